@@ -1,0 +1,391 @@
+"""The typed records every room speaks.
+
+A record is frozen, refuses unknown fields, and has one JSON form: what is stored, what is sent between processes and
+what `schemas/*.schema.json` describes are the same.
+Units: times in seconds, boxes in pixels (xyxy, half open), shares in 0…1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+"""Raised when a stored `Pair` changes in a way that an older reader cannot read."""
+
+STILL_POSITIONS = (0.05, 0.50, 0.95)
+"""Where in a clip the three stills are taken, as shares of its length (LumosX, section "data")."""
+
+EntityId = Annotated[str, Field(pattern=r"^(s\d+(\.(face|body|a\d+))?|o\d+|bg)$")]
+"""One thing in a clip: `s0` a subject; `s0.face`, `s0.body`, `s0.a0` its parts; `o0` an object; `bg` the background."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Kind = Literal["face", "attribute", "body", "object", "background"]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, strict about field names, bytes as base64 in JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+
+    def to_json(self) -> str:
+        """The record's one JSON form."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read `to_json` back. Raises pydantic's `ValidationError` naming every wrong field."""
+        return cls.model_validate_json(text)
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels: left, top, right, bottom; the right and bottom edges are outside."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    @property
+    def width(self) -> float:
+        return max(0.0, self.x1 - self.x0)
+
+    @property
+    def height(self) -> float:
+        return max(0.0, self.y1 - self.y0)
+
+    @property
+    def area(self) -> float:
+        return self.width * self.height
+
+    def intersection(self, other: Box) -> Box:
+        """The common rectangle (area 0 when they do not meet)."""
+        return Box(max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1))
+
+    def clipped(self, width: float, height: float) -> Box:
+        """The part that lies inside an image of that size."""
+        return self.intersection(Box(0, 0, width, height))
+
+
+class Span(NamedTuple):
+    """Characters `start … end` (half open) of a caption, counted in Unicode code points."""
+
+    start: int
+    end: int
+
+    def of(self, text: str) -> str:
+        return text[self.start : self.end]
+
+
+class Mask(Record):
+    """A binary mask as COCO's compressed run-length encoding (`pycocotools.mask`)."""
+
+    height: int
+    width: int
+    counts: str
+
+
+class SourceVideo(Record):
+    """One video file by content. Copies of a file are one source with several names."""
+
+    source_id: str = Field(description="hash of the file's bytes")
+    uri: str = Field(description="where it is read from: a local path or a URI")
+    names: tuple[str, ...] = Field(description="path below the input folder of every copy, sorted")
+    size_bytes: int
+
+
+class Clip(Record):
+    """A span of a source that lies inside one shot."""
+
+    clip_id: str = Field(description="hash of source id and span")
+    source_id: str
+    start_s: float
+    end_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.end_s - self.start_s
+
+    @classmethod
+    def of(cls, source_id: str, start_s: float, end_s: float) -> Clip:
+        """A clip named by its content: the source's hash and the span to the microsecond, no path, no row number."""
+        start_s, end_s = round(start_s, 6), round(end_s, 6)
+        name = f"{source_id}:{start_s:.6f}:{end_s:.6f}"
+        return cls(
+            clip_id=hashlib.sha256(name.encode()).hexdigest()[:24], source_id=source_id, start_s=start_s, end_s=end_s
+        )
+
+
+# --- Measurements: what the costly stages write, raw and with scores --------------------------------------------------
+
+
+class Probe(Record):
+    """What the container says of a source, checked by decoding its first frame. Sizes are as displayed (rotated)."""
+
+    width: int
+    height: int
+    rotation: int
+    duration_s: float
+    fps: float
+    frames: int
+    codec: str
+    pixel_format: str
+    bit_depth: int
+
+
+class FrameScore(NamedTuple):
+    """A frame's presentation time and the detector's score for "a shot changes here"."""
+
+    time_s: float
+    score: float
+
+
+class ShotScores(Record):
+    """Per-frame shot-change scores, but for frames under `floor`. Cutting is a decision (`decide.clips`)."""
+
+    detector: str
+    floor: float
+    frame_s: float = Field(description="length of one frame: a scored frame covers time_s … time_s + frame_s")
+    duration_s: float
+    scores: tuple[FrameScore, ...]
+    content: Box = Field(description="the picture without black bars")
+
+
+class Still(Record):
+    """One frame of a clip, exact by presentation time, as JPEG."""
+
+    time_s: float = Field(description="seconds from the source's start")
+    image: bytes
+
+
+class Stills(Record):
+    """The frames at 5, 50 and 95 % of a clip; every later stage looks at these."""
+
+    width: int
+    height: int
+    stills: tuple[Still, ...]
+
+
+class Sighting(Record):
+    """One person in one still."""
+
+    still: int
+    face: Box
+    face_score: float
+    landmarks: tuple[tuple[float, float], ...] = Field(description="eyes, nose, mouth corners as x, y; may be empty")
+    body: Box
+    body_score: float | None = Field(description="None when the box was derived from the face and not detected")
+    sharpness: float = Field(description="variance of the Laplacian over the face")
+
+
+class Person(Record):
+    """The same person over a clip's stills."""
+
+    index: int
+    sightings: tuple[Sighting, ...]
+    embedding: tuple[float, ...] = ()
+
+
+class People(Record):
+    """The people of a clip, left to right by the mean centre of their faces."""
+
+    people: tuple[Person, ...]
+
+
+class Phrase(Record):
+    """Words of a caption. `span` is None while nobody has found them in it."""
+
+    text: str
+    span: Span | None
+
+
+class Vote(Record):
+    """How strongly an annotator ties a phrase to a person: shares of one phrase sum to at most 1."""
+
+    person: int
+    share: Share
+
+
+class Mention(Record):
+    """A phrase with the annotator's votes on whose it is."""
+
+    phrase: Phrase
+    votes: tuple[Vote, ...]
+
+
+class PersonMention(Record):
+    """A person as the caption names it, with what the caption says that person wears or has."""
+
+    noun: Mention
+    attributes: tuple[Mention, ...]
+
+
+class Caption(Record):
+    """A clip's caption and the entities copied from it. The i-th of `people` is subject `s<i>`."""
+
+    text: str
+    people: tuple[PersonMention, ...]
+    objects: tuple[Phrase, ...]
+    background: Phrase | None
+    answers: tuple[str, ...] = Field(description="the model's raw answers, one a question; none from rules")
+
+
+class GroundedBox(Record):
+    """Where a phrase was found in a still."""
+
+    entity: EntityId
+    still: int
+    box: Box
+    score: float
+
+
+class Grounding(Record):
+    boxes: tuple[GroundedBox, ...]
+
+
+class EntityMask(Record):
+    """The pixels of an entity in a still."""
+
+    entity: EntityId
+    still: int
+    box: Box
+    mask: Mask
+    score: float = Field(description="the segmenter's own quality estimate")
+
+
+class Segmentation(Record):
+    masks: tuple[EntityMask, ...]
+
+
+class Background(Record):
+    """The clip's scene without its people and objects."""
+
+    image: bytes = Field(description="PNG of the clip's size")
+    seen_share: Share = Field(description="pixels inside the removed regions that some other frame showed")
+    filled_share: Share = Field(description="pixels of the whole image that no frame showed and an inpainter filled")
+
+
+class EncodedClip(Record):
+    """The clip as it goes into a shard."""
+
+    mp4: bytes
+    width: int
+    height: int
+    fps: float
+    frames: int
+
+
+# --- Decisions: what goes into a shard --------------------------------------------------------------------------------
+
+
+class Reference(Record):
+    """A reference image and the words it is bound to."""
+
+    entity: EntityId
+    kind: Kind
+    phrase: Phrase
+    member: str = Field(description="the image's name in the sample, after the key: `s0.face.png`")
+    mask_member: str | None = Field(description="the mask in the clip's frame, if the reference was cut by one")
+    still: int
+    time_s: float = Field(description="seconds from the clip's start")
+    box: Box = Field(description="where it stands in the clip's frame")
+    area_share: Share = Field(description="its pixels as a share of the frame")
+    score: float = Field(description="the measuring model's score; 1 where it gives none")
+
+    @model_validator(mode="after")
+    def _phrase_is_tied(self) -> Self:
+        if self.phrase.span is None:
+            raise ValueError(f"reference {self.entity}: its phrase {self.phrase.text!r} has no span in the caption")
+        return self
+
+
+class Subject(Record):
+    """A face with its own attributes: the relation that this project exists for."""
+
+    index: int
+    noun: Phrase
+    face: Reference
+    attributes: tuple[Reference, ...] = Field(max_length=3)
+    body: Reference | None
+    owner_share: Share = Field(description="the annotator's agreement that this face is the subject the caption names")
+
+
+class StageProvenance(Record):
+    """Which code, model and parameters made one of a sample's measurements."""
+
+    stage: str
+    version: int
+    fingerprint: str
+    model: str
+    revision: str
+
+
+class Provenance(Record):
+    stages: tuple[StageProvenance, ...]
+    decided_by: str = Field(description="hash of the decision parameters")
+
+
+class Pair(Record):
+    """One training sample: `KEY.json` of a shard."""
+
+    schema_version: int = SCHEMA_VERSION
+    key: str = Field(pattern=r"^[0-9a-z_-]+$", description="unique in the dataset; no dots (webdataset splits there)")
+    split: Literal["train", "val"]
+    pairing: Literal["in_clip", "cross_clip"]
+    clip: Clip
+    source_names: tuple[str, ...]
+    width: int
+    height: int
+    fps: float
+    frames: int
+    caption: str
+    subjects: tuple[Subject, ...]
+    objects: tuple[Reference, ...]
+    background: Reference | None
+    provenance: Provenance
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """All references in the model's order: background, objects, each subject's face and attributes; then bodies."""
+        head = (*(() if self.background is None else (self.background,)), *self.objects)
+        groups = (r for s in self.subjects for r in (s.face, *s.attributes))
+        bodies = (s.body for s in self.subjects if s.body is not None)
+        return (*head, *groups, *bodies)
+
+    @model_validator(mode="after")
+    def _spans_are_ties(self) -> Self:
+        """Every phrase stands in the caption where its span says, and no two entities share a character.
+
+        A body reference is the subject's own noun again, so it shares the noun's span.
+        """
+        taken: dict[int, str] = {}
+        for reference in self.references:
+            span = reference.phrase.span
+            if span is None or not 0 <= span.start < span.end <= len(self.caption):
+                raise ValueError(f"{self.key}: {reference.entity}: span {span} is outside the caption")
+            if span.of(self.caption) != reference.phrase.text:
+                raise ValueError(
+                    f"{self.key}: {reference.entity}: the caption says {span.of(self.caption)!r} at {tuple(span)}, "
+                    f"not {reference.phrase.text!r}"
+                )
+            owner = re.sub(r"\.(face|body)$", "", reference.entity)
+            for position in range(span.start, span.end):
+                if taken.setdefault(position, owner) != owner:
+                    raise ValueError(f"{self.key}: {owner} and {taken[position]} share characters of the caption")
+        return self
+
+
+class Quarantined(Record):
+    """A row that a stage could not process: what failed, on which input, and why."""
+
+    id: str = Field(description="source id or clip id; for a file that cannot be read, a hash of its name")
+    stage: str
+    error: str = Field(description="class of the error")
+    message: str
+    attempts: int
+    source_names: tuple[str, ...]
+    start_s: float | None = None
+    end_s: float | None = None
