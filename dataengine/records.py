@@ -7,11 +7,23 @@ Units: times in seconds, boxes in pixels (xyxy, half open), shares in 0…1.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
-from typing import Annotated, Literal, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SerializationInfo,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 SCHEMA_VERSION = 1
 """Raised when a stored `Pair` changes in a way that an older reader cannot read."""
@@ -26,19 +38,56 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Kind = Literal["face", "attribute", "body", "object", "background"]
 
 
-class Record(BaseModel):
-    """Base of all records: immutable, strict about field names, bytes as base64 in JSON."""
+def _blob_out(value: bytes, info: SerializationInfo) -> Any:
+    """Bytes go to the list that `Record.pack` gives, in order; the JSON keeps their place in it."""
+    if isinstance(info.context, list):
+        info.context.append(value)
+        return len(info.context) - 1
+    return base64.b64encode(value).decode("ascii") if info.mode == "json" else value
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+
+def _blob_in(value: Any, info: ValidationInfo) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, int):
+        return info.context[value] if info.context is not None else b""
+    if isinstance(value, str):
+        return base64.b64decode(value, validate=True)
+    raise ValueError("expected bytes, base64 text or the number of a blob")
+
+
+Blob = Annotated[
+    bytes,
+    PlainSerializer(_blob_out),
+    PlainValidator(_blob_in),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+"""Encoded media inside a record. `Record.pack` keeps them out of the JSON, so that decisions read the JSON alone."""
+
+
+class Record(BaseModel):
+    """Base of all records: immutable and strict about field names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def to_json(self) -> str:
-        """The record's one JSON form."""
+        """The record's one JSON form; blobs are base64."""
         return self.model_dump_json()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Read `to_json` back. Raises pydantic's `ValidationError` naming every wrong field."""
         return cls.model_validate_json(text)
+
+    def pack(self) -> tuple[str, list[bytes]]:
+        """The record as JSON and its blobs beside it."""
+        blobs: list[bytes] = []
+        return self.model_dump_json(context=blobs), blobs
+
+    @classmethod
+    def unpack(cls, text: str | bytes, blobs: Sequence[bytes] | None) -> Self:
+        """Read `pack` back. With `blobs=None` only the JSON is there and every blob reads as empty bytes."""
+        return cls.model_validate_json(text, context=blobs)
 
 
 class Box(NamedTuple):
@@ -158,7 +207,7 @@ class Still(Record):
     """One frame of a clip, exact by presentation time, as JPEG."""
 
     time_s: float = Field(description="seconds from the source's start")
-    image: bytes
+    image: Blob
 
 
 class Stills(Record):
@@ -263,7 +312,7 @@ class Segmentation(Record):
 class Background(Record):
     """The clip's scene without its people and objects."""
 
-    image: bytes = Field(description="PNG of the clip's size")
+    image: Blob = Field(description="PNG of the clip's size")
     seen_share: Share = Field(description="pixels inside the removed regions that some other frame showed")
     filled_share: Share = Field(description="pixels of the whole image that no frame showed and an inpainter filled")
 
@@ -271,7 +320,7 @@ class Background(Record):
 class EncodedClip(Record):
     """The clip as it goes into a shard."""
 
-    mp4: bytes
+    mp4: Blob
     width: int
     height: int
     fps: float
@@ -378,6 +427,14 @@ class Pair(Record):
         return self
 
 
+class Rejected(Record):
+    """A clip that gives no pair: the rule that refused it and what it saw. Not an error; another config may accept it."""
+
+    clip: Clip
+    rule: str
+    detail: str
+
+
 class Quarantined(Record):
     """A row that a stage could not process: what failed, on which input, and why."""
 
@@ -389,3 +446,35 @@ class Quarantined(Record):
     source_names: tuple[str, ...]
     start_s: float | None = None
     end_s: float | None = None
+
+
+# --- What a run tells of itself ---------------------------------------------------------------------------------------
+
+
+class StageSummary(Record):
+    """What one stage did in one run."""
+
+    stage: str
+    fingerprint: str
+    model: str
+    done: int
+    cached: int
+    gated: int = Field(description="rows that an earlier gate spared this stage")
+    quarantined: int
+    seconds: float = Field(description="the stage's own compute seconds, model loading left out")
+
+
+class RunSummary(Record):
+    """`measurements/run.json`: the last build of an output folder."""
+
+    sources: int
+    duplicates: int = Field(description="files whose content another file has")
+    skipped: int = Field(description="files without a video's extension")
+    clips: int
+    pairs: int
+    subjects: int
+    quarantined: int
+    rejected: dict[str, int] = Field(description="clips by the rule that refused them")
+    stages: tuple[StageSummary, ...]
+    wall_s: float
+    config: dict[str, Any]
