@@ -264,6 +264,13 @@ class Mention(Record):
     phrase: Phrase
     votes: tuple[Vote, ...]
 
+    @property
+    def owner(self) -> Vote | None:
+        """The person with the most votes; None without votes or when two people tie."""
+        ranked = sorted(self.votes, key=lambda vote: -vote.share)
+        tied = len(ranked) > 1 and ranked[0].share == ranked[1].share
+        return None if tied or not ranked else ranked[0]
+
 
 class PersonMention(Record):
     """A person as the caption names it, with what the caption says that person wears or has."""
