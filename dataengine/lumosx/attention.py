@@ -1,0 +1,101 @@
+"""LumosX attention on a packed batch: CSAM (who attends to whom) and MCAM (words pulled towards their reference)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dataengine.lumosx.layout import Layout, PhraseTables
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    """Dense attention, [..., rows, heads, head_dim] each; leading dimensions are a batch. Returns the shape of `q`."""
+    q, k, v = (x.transpose(-3, -2) for x in (q, k, v))
+    if q.dim() == 3:  # fused kernels want a batch dimension
+        return F.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0].transpose(-3, -2)
+    return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(-3, -2)
+
+
+def relational_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, video_only: bool = False) -> Tensor:
+    """CSAM self-attention: video rows see their whole sample, a reference sees its own segment only.
+
+    One dense call for video queries x all keys plus a block-diagonal one over the contiguous segments gives exactly
+    the masked result with no mask. Segments are told from video by their place in the sequence, never by length.
+
+    Args:
+        q: [L, heads, head_dim] after RoPE; [video rows, heads, head_dim] if `video_only`.
+        k: [L, heads, head_dim] after RoPE.
+        v: [L, heads, head_dim].
+        video_only: the reference rows of the result are not needed (last block).
+
+    Returns:
+        The shape of `q`.
+    """
+    outputs, video_start = [], 0
+    for rows in layout.samples:
+        if video_only:
+            video_q = q[video_start : video_start + rows.video_end - rows.start]
+            video_start += rows.video_end - rows.start
+        else:
+            video_q = q[rows.start : rows.video_end]
+        outputs.append(attend(video_q, k[rows.start : rows.end], v[rows.start : rows.end]))
+        if video_only:
+            continue
+        for run in rows.runs:
+            blocks = [
+                x[run.start : run.start + run.count * run.length].unflatten(0, (run.count, run.length))
+                for x in (q, k, v)
+            ]
+            outputs.append(attend(*blocks).flatten(0, 1))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def phrase_attention(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, ratio: float, video_only: bool = False
+) -> Tensor:
+    """Cross-attention to the text with MCAM on the reference rows; video rows attend plainly.
+
+    Args:
+        q: [L, heads, head_dim] (or the video rows only) after RMSNorm, without RoPE.
+        k, v: [samples, text_len, heads, head_dim].
+        ratio: r, strength of the bias.
+        video_only: as in `relational_attention`.
+
+    Returns:
+        The shape of `q`.
+    """
+    outputs, start = [], 0
+    for index, (rows, tables) in enumerate(zip(layout.samples, layout.phrases, strict=True)):
+        video_end = start + rows.video_end - rows.start
+        outputs.append(attend(q[start:video_end], k[index], v[index]))
+        start = video_end
+        if not video_only and tables is not None:
+            end = start + rows.end - rows.video_end
+            reference_q = q[start:end].unflatten(0, (rows.references, -1))
+            outputs.append(_reference_attention(reference_q, k[index], v[index], tables, ratio).flatten(0, 1))
+            start = end
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _reference_attention(q: Tensor, k: Tensor, v: Tensor, tables: PhraseTables, ratio: float) -> Tensor:
+    """Cross-attention of reference rows with the MCAM bias, without ever forming the [rows, heads, text] bias.
+
+    The bias of a row depends on its pooled cell alone, so it is a product: one-hot(cell) · bias per cell. Appending
+    the one-hot to the query and the per-cell biases to the key makes the dot product carry the bias itself:
+    [q, one-hot] · [k, b·√d] / √d = q·k/√d + b. It stays an unmasked fused kernel, differentiable in the bias.
+
+    Args:
+        q: [N, h·w, heads, head_dim]; k, v: [text_len, heads, head_dim].
+    """
+    references, tokens, heads, head_dim = q.shape
+    text_len = k.shape[0]
+    pooled = torch.einsum("cp,nphd->nchd", tables.pool.to(q.dtype), q)
+    # b·√d = r·|pool(Q)·Kᵀ|·coefficient: the √d of the bias and that of the appended key cancel.
+    bias = torch.einsum("nchd,shd->nshc", pooled, k).abs() * (ratio * tables.coefficients[:, :, None, None])
+    cells = bias.shape[-1]
+    spread = tables.spread.to(q.dtype)[None, :, None, :].expand(references, tokens, heads, cells)
+    wide_q = torch.cat((q, spread), dim=-1)
+    wide_k = torch.cat((k.expand(references, text_len, heads, head_dim), bias.to(q.dtype)), dim=-1)
+    wide_v = F.pad(v, (0, cells)).expand(references, text_len, heads, head_dim + cells)
+    return attend(wide_q, wide_k, wide_v, scale=head_dim**-0.5)[..., :head_dim]

@@ -1,0 +1,63 @@
+"""R2PE: the three-axis rotary table of a packed sequence, built once per step, and its application to queries and keys."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dataengine.lumosx.structure import SampleStructure
+
+THETA = 10000.0
+
+
+def axis_channels(head_dim: int) -> tuple[int, int, int]:
+    """Complex channels given to (time, rows, columns): a third each, time takes the rest."""
+    channels = head_dim // 2
+    third = channels // 3
+    return channels - 2 * third, third, third
+
+
+def positions(structure: SampleStructure) -> Tensor:
+    """Integer (time, row, column) of every token of a sample, [L, 3] int32 on the host."""
+    h, w = structure.grid
+    offsets = torch.tensor(structure.frame_offsets(), dtype=torch.int32)
+    rows, columns = torch.meshgrid(
+        torch.arange(h, dtype=torch.int32), torch.arange(w, dtype=torch.int32), indexing="ij"
+    )
+    within = torch.stack((torch.zeros_like(rows), rows, columns), dim=-1).view(1, h * w, 3)
+    return (offsets[:, None, :] + within).view(-1, 3)
+
+
+def rope_table(positions: Tensor, head_dim: int) -> Tensor:
+    """Unit rotations of every token, [L, 1, head_dim/2] complex64, on the device of `positions`.
+
+    Angles are formed in float64 (as the released code does) and only the finished rotation is rounded: the
+    columns of an attribute reach several hundred, where a float32 angle is already wrong in the fifth digit.
+
+    Args:
+        positions: [L, 3] integer (time, row, column).
+        head_dim: even.
+    """
+    angles = []
+    for axis, channels in enumerate(axis_channels(head_dim)):
+        exponent = torch.arange(channels, dtype=torch.float64, device=positions.device) / max(channels, 1)
+        angles.append(positions[:, axis, None].double() * THETA**-exponent)
+    angle = torch.cat(angles, dim=1)
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64).unsqueeze(1)
+
+
+def apply_rope(x: Tensor, table: Tensor) -> Tensor:
+    """Rotate the interleaved channel pairs of queries or keys in float32.
+
+    Args:
+        x: [L, heads, head_dim], any float dtype (kept).
+        table: [L, 1, head_dim/2] complex64 from `rope_table`.
+    """
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # inductor fuses real arithmetic, and cannot generate code for complex numbers
+        cos, sin = torch.view_as_real(table).unbind(-1)
+        real, imaginary = pairs.unbind(-1)
+        rotated = torch.stack((real * cos - imaginary * sin, real * sin + imaginary * cos), dim=-1)
+    else:  # one complex product: the fewest passes over memory in eager mode
+        rotated = torch.view_as_real(torch.view_as_complex(pairs) * table)
+    return rotated.flatten(-2).to(x.dtype)
