@@ -1,0 +1,1 @@
+"""Automatic checks of a finished dataset, and the pictures and pages in which people judge it."""

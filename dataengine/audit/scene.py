@@ -1,0 +1,85 @@
+"""What there is to see of one sample, decoded: its stills, masks and reference images."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dataengine import video
+from dataengine.records import STILL_POSITIONS, EntityId, Pair, Reference
+
+Picture = NDArray[np.uint8]
+"""RGB, (height, width, 3)."""
+MaskPixels = NDArray[np.bool_]
+"""(height, width) of the clip's frames; true where the entity is."""
+
+
+class UnreadableSample(ValueError):
+    """A member of a sample is missing or cannot be decoded; the message names both."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A sample's record and its members by their name after the key (`mp4`, `s0.face.png`), decoded when asked for.
+
+    Every property raises `UnreadableSample`.
+    """
+
+    pair: Pair
+    members: Mapping[str, bytes]
+
+    @cached_property
+    def stills(self) -> tuple[Picture, ...]:
+        """The three stills that references come from, of the clip's size."""
+        times = [position * self.pair.clip.seconds for position in STILL_POSITIONS]
+        for reference in self.pair.references:
+            if reference.still < len(times):
+                times[reference.still] = reference.time_s
+        last = max(0, self.pair.frames - 1) / self.pair.fps
+        times = [min(max(0.0, time), last) for time in times]
+        try:
+            frames = video.frames_at(io.BytesIO(self._member("mp4")), times)
+        except (OSError, ValueError, video.VideoError) as error:
+            raise UnreadableSample(f"{self.pair.key}.mp4: {error}") from error
+        if len(frames) != len(times):
+            raise UnreadableSample(f"{self.pair.key}.mp4: {len(frames)} of {len(times)} stills could be decoded")
+        return tuple(frame.rgb for frame in frames)
+
+    @cached_property
+    def masks(self) -> dict[EntityId, MaskPixels]:
+        """The mask of every reference that was cut by one."""
+        size = (self.pair.width, self.pair.height)
+        masks = {}
+        for reference in self.pair.references:
+            if reference.mask_member is None:
+                continue
+            image = self._image(reference.mask_member)
+            if image.size != size:
+                name = f"{self.pair.key}.{reference.mask_member}"
+                raise UnreadableSample(f"{name}: it is {image.size}, the clip is {size} pixels")
+            masks[reference.entity] = np.asarray(image.convert("L")) > 127
+        return masks
+
+    def image(self, reference: Reference) -> Image.Image:
+        """The reference image as the trainer gets it, RGB."""
+        return self._image(reference.member).convert("RGB")
+
+    def _image(self, name: str) -> Image.Image:
+        try:
+            image = Image.open(io.BytesIO(self._member(name)), formats=("PNG",))
+            image.load()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UnreadableSample(f"{self.pair.key}.{name}: {error}") from error
+        return image
+
+    def _member(self, name: str) -> bytes:
+        try:
+            return self.members[name]
+        except KeyError:
+            raise UnreadableSample(f"{self.pair.key}.{name}: the sample has no such member") from None
