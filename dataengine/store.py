@@ -72,7 +72,7 @@ class Store:
         return Store(f"{self.uri.rstrip('/')}/{_checked(name)}")
 
     def path(self, name: str) -> str:
-        """Where a member lies in this store's filesystem. Raises `ValueError` for a name that would leave the folder."""
+        """Where a file lies in this store's filesystem. Raises `ValueError` for a name that would leave the folder."""
         return f"{self._opened[1]}/{_checked(name)}"
 
     def names(self, folder: str = "", suffix: str = "") -> list[str]:

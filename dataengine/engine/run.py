@@ -1,0 +1,170 @@
+"""A pipeline as one streaming Ray Data job: every stage an actor pool, rows flowing between them as they are done."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from dataengine.engine.cargo import Cargo, from_table, of_sources, to_table
+from dataengine.engine.measurements import CommittedIds, Measurements
+from dataengine.engine.pipeline import Pipeline, Step
+from dataengine.engine.progress import Tally
+from dataengine.engine.worker import StageWorker, quarantine
+from dataengine.records import Clip, Pair, Quarantined, Record, Rejected, SourceVideo
+from dataengine.stage import Row
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+TASK_CPUS = 0.1
+"""What cutting, deciding and packing count for: light work that must always find room beside the stages."""
+
+Verdict = Pair | Rejected | Quarantined
+_VERDICTS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Pair, Rejected, Quarantined)}
+
+
+class ClusterTooSmall(RuntimeError):
+    """The stages' declared resources do not fit the cluster, so the run would wait for ever."""
+
+
+def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
+    """Start Ray in this process, or join the cluster at `address`, with room for all of `steps` at once.
+
+    A local Ray is told of as many cores as the stages ask for: they share the machine by time slices, and a pool that
+    could not start would block the whole stream. On a cluster they must fit: raises `ClusterTooSmall`.
+    """
+    cpus = sum(s.resources.workers * s.resources.cpus for s in steps) + 4 * TASK_CPUS
+    if not ray.is_initialized():
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            # Ray warns of each actor whose arguments lie in the object store; here the driver keeps them alive.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            ray.init(num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)), include_dashboard=False, **quiet)
+    total = ray.cluster_resources()
+    gpus = sum(s.resources.workers * s.resources.gpus for s in steps)
+    if total.get("CPU", 0) < cpus or total.get("GPU", 0) < gpus:
+        raise ClusterTooSmall(
+            f"the stages ask for {cpus:g} CPUs and {gpus:g} GPUs, the cluster has {total.get('CPU', 0):g} and "
+            f"{total.get('GPU', 0):g}: lower stages.*.resources (workers, cpus, gpus) or add nodes"
+        )
+
+
+def run(
+    pipeline: Pipeline,
+    sources: Sequence[SourceVideo],
+    measurements: Measurements,
+    tally: Tally,
+) -> Iterator[Verdict]:
+    """Measure all sources and give the verdict on every clip (or on a source that gave none), in the sources' order.
+
+    What is stored already is reused. Needs `connect`. Raises Ray's error when a stage cannot be set up at all.
+    """
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = True
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+    committed = {name: measurements.committed(name, print_) for name, print_ in pipeline.fingerprints.items()}
+    shared = ray.put(committed)
+    rows = [of_sources([source], pipeline) for source in sources]
+    data = ray.data.from_arrow(rows) if rows else ray.data.from_arrow([of_sources([], pipeline)])
+    for step in pipeline.source_steps:
+        data = _measure(data, pipeline, step, measurements, shared, tally)
+    data = data.map_batches(
+        partial(_cut, pipeline=pipeline), batch_format="pyarrow", batch_size=1, num_cpus=TASK_CPUS, zero_copy_batch=True
+    )
+    for step in pipeline.clip_steps:
+        data = _measure(data, pipeline, step, measurements, shared, tally)
+    data = data.map_batches(
+        partial(_finish, pipeline=pipeline), batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+    )
+    for batch in data.iter_batches(batch_format="pyarrow", batch_size=None):
+        for row in batch.to_pylist():
+            yield _VERDICTS[row["kind"]].from_json(row["verdict"])  # type: ignore[misc]
+
+
+def each(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
+    """`function` of every item as Ray tasks, in order, with a bounded number under way."""
+    remote = ray.remote(num_cpus=TASK_CPUS)(function)
+    width = 2 * (os.cpu_count() or 1)
+    waiting = [remote.remote(item) for item in items[:width]]
+    for position in range(len(items)):
+        yield ray.get(waiting.pop(0))
+        if position + width < len(items):
+            waiting.append(remote.remote(items[position + width]))
+
+
+class _Actor:
+    """A `StageWorker` as Ray Data wants it: made once per process, its shared index fetched from the object store."""
+
+    def __init__(
+        self, pipeline: Pipeline, step: Step, measurements: Measurements, committed: Any, tally: Tally
+    ) -> None:
+        stored: Mapping[str, CommittedIds] = ray.get(committed[0])
+        self.worker = StageWorker(pipeline, step, measurements, stored, tally)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return self.worker(table)
+
+
+def _measure(
+    data: Dataset, pipeline: Pipeline, step: Step, measurements: Measurements, committed: Any, tally: Tally
+) -> Dataset:
+    resources = step.resources
+    # Blocks of one batch each: the next stage starts on the first batch while this one is at the second.
+    return data.repartition(target_num_rows_per_block=resources.batch).map_batches(
+        _Actor,
+        # The reference travels inside a list, or Ray would replace it by its value in every task.
+        fn_constructor_args=(pipeline, step, measurements, [committed], tally),
+        batch_format="pyarrow",
+        batch_size=resources.batch,
+        compute=ActorPoolStrategy(size=resources.workers),
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus or None,
+    )
+
+
+def _cut(table: pa.Table, pipeline: Pipeline) -> pa.Table:
+    """A source's clips; a source that failed, or that cannot be cut, goes on as the one row it is."""
+    out: list[Cargo] = []
+    for item in from_table(table, pipeline):
+        try:
+            clips = [] if item.fate else pipeline.cut(item.row)
+        except Exception as error:
+            item = item.stopped(quarantine(item.row, "cut", error))
+            clips = []
+        if not clips and item.fate is None:
+            item = item.stopped(_uncut(item.row))
+        out += [Cargo(Row(item.row.source, clip, item.row.records)) for clip in clips] or [item]
+    clip_reads = {kind for step in pipeline.clip_steps for kind in step.stage.reads}
+    return to_table(out, pipeline, lambda kind: kind in clip_reads or kind in pipeline.keeps, clip_reads.__contains__)
+
+
+def _uncut(row: Row) -> Rejected:
+    whole = Clip.of(row.source.source_id, 0.0, 0.0)
+    return Rejected(clip=whole, rule="clips", detail=f"{row.source.names[0]}: no shot is long enough for a clip")
+
+
+def _finish(table: pa.Table, pipeline: Pipeline) -> pa.Table:
+    verdicts: list[Verdict] = []
+    for item in from_table(table, pipeline):
+        try:
+            verdicts.append(item.fate or pipeline.finish(item.row))
+        except Exception as error:
+            verdicts.append(quarantine(item.row, "decide", error))
+    kinds = [type(v).__name__ for v in verdicts]
+    return pa.table({"kind": kinds, "verdict": [v.to_json() for v in verdicts]})
