@@ -1,1 +1,1 @@
-"""The LumosX DiT: model mathematics, objective, sampler, weights and trainer. Import the modules you need; none is loaded here."""
+"""The LumosX DiT: mathematics, objective, sampler, weights and trainer. Import its modules; none is loaded here."""

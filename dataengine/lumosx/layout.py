@@ -121,7 +121,9 @@ class Layout:
         if not structures:
             raise ValueError("a batch needs at least one sample")
         device = torch.device(device)
-        samples, phrases, start = [], [], 0
+        samples: list[SampleRows] = []
+        phrases: list[PhraseTables | None] = []
+        start = 0
         cells = {grid: _cell_tables(grid, cell_map, device) for grid in {s.grid for s in structures}}
         for structure in structures:
             samples.append(_rows(structure, start))

@@ -1,4 +1,4 @@
-"""R2PE: the three-axis rotary table of a packed sequence, built once per step, and its application to queries and keys."""
+"""R2PE: the three-axis rotary table of a packed sequence, built once per step, and how queries and keys are rotated."""
 
 from __future__ import annotations
 

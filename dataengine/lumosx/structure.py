@@ -94,7 +94,7 @@ class SampleStructure:
                 continue
             if not 0 <= group < self.group_count:
                 raise StructureError(
-                    f"reference {index} ({reference.kind}) is in group {group}, but only {self.group_count} groups exist"
+                    f"reference {index} ({reference.kind}) is in group {group}, but there are {self.group_count} groups"
                 )
             if group < last_group or (group == last_group and self.references[index - 1].group != group):
                 raise StructureError(

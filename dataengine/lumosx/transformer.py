@@ -213,7 +213,7 @@ class Block(nn.Module):
         norm3 = self.norm3
         y = F.layer_norm(x, norm3.normalized_shape, norm3.weight.float(), norm3.bias.float(), norm3.eps)
         x = x + self.cross_attn(y, context, layout, video_only=video_only)
-        y = self.ffn(_modulate(x, shift2, scale2, lengths, self.eps).to(self.ffn[0].weight.dtype))
+        y = self.ffn(_modulate(x, shift2, scale2, lengths, self.eps).to(next(self.ffn.parameters()).dtype))
         return _add_gated(x, y, gate2, lengths)
 
 
@@ -310,9 +310,9 @@ class DiT(nn.Module):
         """
         _check_inputs(latents, references, context, timesteps, layout, self.config)
         x = self._embed(latents, references)
-        e = self._embed_time(timesteps)
-        e0 = self._project_time(e)
-        text = self._embed_text(context)
+        e = self.embed_time(timesteps)
+        e0 = self.project_time(e)
+        text = self.embed_text(context)
         for index, block in enumerate(self.blocks):
             video_only = not with_references and index == len(self.blocks) - 1
             x = self._run_block(block, x, e0, text, layout, video_only)
@@ -344,18 +344,18 @@ class DiT(nn.Module):
         )
         return F.linear(patches.to(weight.dtype), weight, self.patch_embedding.bias).float()
 
-    def _embed_text(self, context: Sequence[Tensor]) -> Tensor:
-        """Zero-padded text through its MLP, [samples, text_len, dim]. Padding becomes the MLP's bias and is attended."""
+    def embed_text(self, context: Sequence[Tensor]) -> Tensor:
+        """Zero-padded text through its MLP, [samples, text_len, dim]. Padding is not masked: all rows attend to it."""
         padded = torch.stack([F.pad(text, (0, 0, 0, self.config.text_len - text.shape[0])) for text in context])
-        return self.text_embedding(padded.to(self.text_embedding[0].weight.dtype))
+        return self.text_embedding(padded.to(next(self.text_embedding.parameters()).dtype))
 
-    def _embed_time(self, timesteps: Tensor) -> Tensor:
+    def embed_time(self, timesteps: Tensor) -> Tensor:
         """Time embedding e, [samples, dim] float32."""
         first, activation, second = self.time_embedding
         hidden = _linear_float32(first, sinusoid(timesteps, self.config.freq_dim))
         return _linear_float32(second, activation(hidden))
 
-    def _project_time(self, e: Tensor) -> Tensor:
+    def project_time(self, e: Tensor) -> Tensor:
         """The six modulations, [samples, 6, dim] float32."""
         activation, projection = self.time_projection
         return _linear_float32(projection, activation(e)).unflatten(1, (6, -1))
@@ -411,7 +411,7 @@ def _add_gated(x: Tensor, y: Tensor, gate: Tensor, lengths: list[int]) -> Tensor
 def _linear_float32(layer: nn.Module, x: Tensor) -> Tensor:
     """A linear layer in float32 whatever the parameters' dtype or autocast: for the few places bfloat16 would hurt."""
     with torch.autocast(x.device.type, enabled=False):
-        return F.linear(x.float(), layer.weight.float(), layer.bias.float())
+        return F.linear(x.float(), layer.get_parameter("weight").float(), layer.get_parameter("bias").float())
 
 
 def _keep_attention(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
@@ -434,7 +434,7 @@ def _check_inputs(
     layout: Layout,
     config: DiTConfig,
 ) -> None:
-    """Compare shapes, which are host data, with the layout; values are never looked at (that would wait for the GPU)."""
+    """Compare shapes, which are host data, with the layout; looking at values would wait for the device."""
     count = len(layout.structures)
     lengths = {"latents": len(latents), "references": len(references), "context": len(context)}
     lengths["timesteps"] = timesteps.numel()
