@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -160,20 +160,16 @@ class BuildSettings(Settings):
 S = TypeVar("S", bound=Settings)
 
 
-def load(kind: type[S], files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> S:
+def load(kind: type[S], files: Sequence[tuple[Path, str | None]] = (), overrides: Sequence[str] = ()) -> S:
     """Merge YAML files and `dotted.key=value` overrides, later ones winning, into a checked `kind`.
 
-    Raises `ConfigError` for a missing or malformed file, an unknown key, or a value of the wrong type or range.
+    A file comes with the name of the section to take from it, or None for the whole file; a file without that section
+    adds nothing. Raises `ConfigError` for a missing or malformed file, an unknown key, or a wrong value.
     """
-    merged = OmegaConf.create({})
-    for file in files:
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{file}: cannot be read as YAML: {error}") from error
-        if not isinstance(content, dict):
-            raise ConfigError(f"{file}: expected `key: value` lines, found a {type(content).__name__}")
-        merged = OmegaConf.merge(merged, OmegaConf.create(content))
+    merged: Any = OmegaConf.create({})
+    for file, section in files:
+        values = read_yaml(file)
+        merged = OmegaConf.merge(merged, OmegaConf.create(values if section is None else values.get(section) or {}))
     for override in overrides:
         if "=" not in override:
             raise ConfigError(f"{override!r}: expected key=value, for instance decide.clips.min_s=2")
@@ -182,12 +178,21 @@ def load(kind: type[S], files: Sequence[Path] = (), overrides: Sequence[str] = (
         except (OmegaConfBaseException, yaml.YAMLError) as error:
             raise ConfigError(f"{override!r}: {error}") from error
     # resolve=False: `${…}` stays text, so a configuration cannot read the environment.
-    values = OmegaConf.to_container(merged, resolve=False)
-    assert isinstance(values, dict)
-    return check(kind, {str(key): value for key, value in values.items()})
+    return check(kind, OmegaConf.to_container(merged, resolve=False))
 
 
-def check(kind: type[S], values: dict[str, Any]) -> S:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file of `key: value` lines. Raises `ConfigError` when it is missing or something else."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected `key: value` lines, found a {type(content).__name__}")
+    return content
+
+
+def check(kind: type[S], values: Any) -> S:
     """Validate plain values into `kind`. Raises `ConfigError` with one line for every wrong key."""
     try:
         return kind.model_validate(values)
@@ -208,6 +213,24 @@ def profile_file(name: str) -> Path:
         names = sorted(p.stem for p in (CONF / "profiles").glob("*.yaml"))
         raise ConfigError(f"no profile {name!r}: there are {', '.join(names)} (or give a path ending in .yaml)")
     return file
+
+
+def render(settings: Settings) -> str:
+    """All values as YAML, each key's description as a comment where it first stands. `load` reads it back equal."""
+    return "".join(_lines(settings, "", set()))
+
+
+def _lines(settings: Settings, indent: str, told: set[tuple[type, str]]) -> Iterator[str]:
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            yield f"{indent}{name}:\n"
+            yield from _lines(value, indent + "  ", told)
+            continue
+        plain = settings.model_dump(mode="json", include={name})[name]
+        comment = f"  # {field.description}" if field.description and (type(settings), name) not in told else ""
+        told.add((type(settings), name))
+        yield f"{indent}{name}: {json.dumps(plain, ensure_ascii=False)}{comment}\n"
 
 
 def digest(settings: Settings) -> str:

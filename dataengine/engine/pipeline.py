@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dataengine.config import Resources
-from dataengine.records import Clip, Pair, Record, Rejected
+from dataengine.records import Clip, Record, Rejected
 from dataengine.stage import Row, Stage, fingerprints
 
 
@@ -27,14 +27,15 @@ class Step:
 class Pipeline:
     """Sources go through `source_steps`, `cut` makes clips of each, clips go through `clip_steps`, `finish` decides.
 
-    `keeps` are the records that `finish` reads; it gets them without their blobs.
+    `keeps` are the records that `finish` reads; it gets them without their blobs, and returns a `verdict`.
     """
 
     source_steps: tuple[Step, ...]
     cut: Callable[[Row], Sequence[Clip]]
     clip_steps: tuple[Step, ...]
-    finish: Callable[[Row], Pair | Rejected]
+    finish: Callable[[Row], Record]
     keeps: frozenset[type[Record]]
+    verdict: type[Record]
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -18,7 +18,7 @@ from dataengine.engine.measurements import CommittedIds, Measurements
 from dataengine.engine.pipeline import Pipeline, Step
 from dataengine.engine.progress import Tally
 from dataengine.engine.worker import StageWorker, quarantine
-from dataengine.records import Clip, Pair, Quarantined, Record, Rejected, SourceVideo
+from dataengine.records import Clip, Quarantined, Record, Rejected, SourceVideo
 from dataengine.stage import Row
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,6 @@ U = TypeVar("U")
 
 TASK_CPUS = 0.1
 """What cutting, deciding and packing count for: light work that must always find room beside the stages."""
-
-Verdict = Pair | Rejected | Quarantined
-_VERDICTS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Pair, Rejected, Quarantined)}
 
 
 class ClusterTooSmall(RuntimeError):
@@ -67,9 +64,10 @@ def run(
     sources: Sequence[SourceVideo],
     measurements: Measurements,
     tally: Tally,
-) -> Iterator[Verdict]:
-    """Measure all sources and give the verdict on every clip (or on a source that gave none), in the sources' order.
+) -> Iterator[Record]:
+    """Measure all sources and give, in their order, the verdict on every clip.
 
+    That is what `pipeline.finish` returned, a `Rejected` for what a gate refused, a `Quarantined` for what failed.
     What is stored already is reused. Needs `connect`. Raises Ray's error when a stage cannot be set up at all.
     """
     context = DataContext.get_current()
@@ -92,9 +90,10 @@ def run(
     data = data.map_batches(
         partial(_finish, pipeline=pipeline), batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
+    kinds = {kind.__name__: kind for kind in (pipeline.verdict, Rejected, Quarantined)}
     for batch in data.iter_batches(batch_format="pyarrow", batch_size=None):
         for row in batch.to_pylist():
-            yield _VERDICTS[row["kind"]].from_json(row["verdict"])  # type: ignore[misc]
+            yield kinds[row["kind"]].from_json(row["verdict"])
 
 
 def each(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
@@ -160,7 +159,7 @@ def _uncut(row: Row) -> Rejected:
 
 
 def _finish(table: pa.Table, pipeline: Pipeline) -> pa.Table:
-    verdicts: list[Verdict] = []
+    verdicts: list[Record] = []
     for item in from_table(table, pipeline):
         try:
             verdicts.append(item.fate or pipeline.finish(item.row))

@@ -10,7 +10,7 @@ from typing import Any
 
 from dataengine.config import Resources
 from dataengine.engine.pipeline import Pipeline, Step
-from dataengine.records import Blob, Clip, Pair, Record, Rejected, SourceVideo
+from dataengine.records import Blob, Clip, Record, Rejected, SourceVideo
 from dataengine.stage import BadInput, Row, Stage
 
 
@@ -93,7 +93,7 @@ def cut(row: Row) -> list[Clip]:
     return [Clip.of(row.id, float(s), float(s + 1)) for s in range(int(row[Length].seconds))]
 
 
-def finish(row: Row) -> Pair | Rejected:
+def finish(row: Row) -> Rejected:
     assert row.clip is not None
     return Rejected(clip=row.clip, rule="toy", detail=f"{row[Size].bytes} {row[Count].doubled}")
 
@@ -106,7 +106,9 @@ def admit_but_first(row: Row) -> Rejected | None:
 
 
 def source(number: int, name: str = "video") -> SourceVideo:
-    return SourceVideo(source_id=f"{number:024x}", uri=f"/x/{name}{number}.mp4", names=(f"{name}{number}.mp4",), size_bytes=1)
+    return SourceVideo(
+        source_id=f"{number:024x}", uri=f"/x/{name}{number}.mp4", names=(f"{name}{number}.mp4",), size_bytes=1
+    )
 
 
 def pipeline(journal: Path, workers: int = 1, batch: int = 2, gate: bool = False, **behaviour: Any) -> Pipeline:
@@ -122,4 +124,5 @@ def pipeline(journal: Path, workers: int = 1, batch: int = 2, gate: bool = False
         ),
         finish=finish,
         keeps=frozenset({Size, Count}),
+        verdict=Rejected,
     )
