@@ -53,7 +53,7 @@ class Stage(ABC, Generic[R]):
     reads: ClassVar[tuple[type[Record], ...]]
     writes: ClassVar[type[Record]]
 
-    model: ClassVar[str] = "rules"
+    model: str = "rules"
     """The network behind the stage, for provenance; instances override it when config chooses."""
     revision: str = ""
 

@@ -1,0 +1,1 @@
+"""One adapter a network, behind the small interfaces of `interfaces.py`."""

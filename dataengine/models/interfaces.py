@@ -1,0 +1,121 @@
+"""What a measuring stage asks of a model: one small Protocol a task. Start here to put another network behind a stage.
+
+All images are RGB uint8 (H, W, 3), all boxes pixels xyxy of the image they were found in, all scores raw: thresholds
+belong to `dataengine.decide`. Making an adapter is cheap and reads no weights, so that a pipeline can be planned, and
+sent to other processes, without loading it; `load` does the work, once a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataengine.records import Box, Caption, People, Sighting
+
+Image: TypeAlias = NDArray[np.uint8]
+"""RGB, (H, W, 3)."""
+Pixels: TypeAlias = NDArray[np.bool_]
+"""A mask, (H, W)."""
+
+
+class Model(Protocol):
+    """What every adapter has."""
+
+    @property
+    def name(self) -> str:
+        """The network's name, as provenance states it."""
+
+    @property
+    def revision(self) -> str:
+        """What pins its weights and code: package version and hash, or hub revision. Known before `load`."""
+
+    def load(self) -> None:
+        """Read weights. Raises `FileNotFoundError` naming the file and how to get it."""
+
+
+class ShotDetector(Model, Protocol):
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames it takes."""
+
+    def scores(self, frames: Iterable[Image]) -> Iterator[float]:
+        """For each frame, in order, how surely the shot changes between it and the next: 0…1.
+
+        Frames in the middle of a gradual transition score too. Memory does not grow with the stream.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedFace:
+    box: Box
+    score: float
+    landmarks: tuple[tuple[float, float], ...]
+    """Left eye, right eye, nose, left and right mouth corner as seen in the image; empty when the model has none."""
+
+
+class FaceDetector(Model, Protocol):
+    def detect(self, images: Sequence[Image]) -> list[list[DetectedFace]]:
+        """The faces of each image, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What an annotator looks at: a clip's stills and the people found in them."""
+
+    images: tuple[Image, ...]
+    people: People
+
+
+class Annotator(Model, Protocol):
+    def annotate(self, scenes: Sequence[Scene]) -> list[Caption]:
+        """A caption for each scene; every phrase of it with its span, tied to people by votes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Where in this image is this? With `owner`, it is a part of that person, seen in the same image."""
+
+    image: Image
+    phrase: str
+    owner: Sighting | None
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    box: Box
+    score: float
+
+
+class Grounder(Model, Protocol):
+    def ground(self, queries: Sequence[Query]) -> list[list[Region]]:
+        """The candidate regions of each query, best first; none when it is not to be seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Segment what `phrase` names inside `box`. `owner` indexes the people given beside it."""
+
+    phrase: str
+    box: Box
+    owner: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    pixels: Pixels
+    score: float
+    """The segmenter's own estimate of the mask's quality, 0…1 (SAM: predicted IoU)."""
+
+
+class Segmenter(Model, Protocol):
+    def segment(self, image: Image, people: Sequence[Sighting], prompts: Sequence[Prompt]) -> list[Segment]:
+        """One mask a prompt, of the image's size; empty where nothing was found."""
+
+
+class Inpainter(Model, Protocol):
+    def inpaint(self, image: Image, hole: Pixels) -> Image:
+        """The image with the pixels of `hole` invented from the others, which are returned unchanged."""
