@@ -11,12 +11,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 """The folder of the configuration files that come with the project."""
@@ -115,6 +115,12 @@ class ClipRules(Settings):
     max_s: float = Field(10.0, gt=0, description="longer shots are cut into equal parts")
     margin_s: float = Field(0.05, ge=0, description="kept away from a cut on either side")
 
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> Self:
+        if self.min_s > self.max_s:
+            raise ValueError(f"min_s={self.min_s} is longer than max_s={self.max_s}: no clip could be cut")
+        return self
+
 
 class FilterRules(Settings):
     """Which clips and references are good enough. Each refusal carries its rule's name."""
@@ -126,6 +132,7 @@ class FilterRules(Settings):
     max_attributes: int = Field(3, ge=0, le=3)
     owner_min_share: float = Field(0.5, description="the annotator's votes that tie a phrase to a person")
     owner_min_inside: float = Field(0.6, description="share of an attribute's pixels inside its owner's body box")
+    owner_min_margin: float = Field(0.2, description="that share less the share inside the next person's body box")
     mask_min_score: float = 0.0
     attribute_min_area: float = Field(0.002, description="share of the frame")
     background_max_filled: float = Field(0.6, description="more invented pixels than this: no background reference")

@@ -60,7 +60,12 @@ Blob = Annotated[
     bytes,
     PlainSerializer(_blob_out),
     PlainValidator(_blob_in),
-    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "contentEncoding": "base64"}, {"type": "integer", "minimum": 0}],
+            "description": "the bytes as base64, or the number of the blob that stands beside the JSON",
+        }
+    ),
 ]
 """Encoded media inside a record. `Record.pack` keeps them out of the JSON, so that decisions read the JSON alone."""
 
@@ -440,6 +445,29 @@ class Rejected(Record):
     clip: Clip
     rule: str
     detail: str
+
+
+class Reason(NamedTuple):
+    """Why a decision refused something: the rule (its key under `decide` where it has one) and what it saw."""
+
+    rule: str
+    detail: str
+
+
+class Dropped(Record):
+    """A part of a clip that its pair goes without, and why."""
+
+    entity: EntityId
+    phrase: str
+    rule: str
+    detail: str
+
+
+class Decision(Record):
+    """What became of a measured clip."""
+
+    outcome: Pair | Rejected
+    dropped: tuple[Dropped, ...]
 
 
 class Quarantined(Record):

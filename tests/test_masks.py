@@ -1,0 +1,47 @@
+"""Masks: the runs say the same as the pixels."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from pycocotools import mask as coco
+
+from dataengine import masks
+from dataengine.records import Box, Mask
+
+pixels = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=24))
+
+
+@given(pixels)
+def test_decode_is_the_inverse_of_encode(array):
+    mask = masks.encode(array)
+    assert (masks.decode(mask) == array).all()
+    assert (coco.decode({"size": list(array.shape), "counts": mask.counts.encode()}) == array).all()
+
+
+@given(pixels, st.tuples(*[st.floats(-5, 30)] * 4))
+def test_runs_answer_like_pixels(array, corners):
+    mask = masks.encode(array)
+    rows, columns = np.nonzero(array)
+    assert masks.area(mask) == len(rows)
+    if len(rows):
+        assert masks.tight_box(mask) == Box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    else:
+        assert masks.tight_box(mask).area == 0
+    box = Box(*corners)
+    whole = [round(v) for v in box]
+    inside = (columns >= whole[0]) & (columns < whole[2]) & (rows >= whole[1]) & (rows < whole[3])
+    assert masks.share_inside(mask, box) == pytest.approx(inside.mean() if len(rows) else 0.0)
+
+
+def test_a_large_mask_round_trips():
+    y, x = np.mgrid[:480, :832]
+    disc = (y - 240) ** 2 + (x - 400) ** 2 < 200**2
+    assert (masks.decode(masks.encode(disc)) == disc).all()
+
+
+@pytest.mark.parametrize("counts", ["", "zz", "0" * 500, "~~~~~", "PPPPPPPPPPPPPPPPPP", "\x01", "é", "ooo"])
+def test_damaged_runs_are_refused(counts):
+    with pytest.raises(ValueError, match="mask of 832x480"):
+        masks.decode(Mask(height=480, width=832, counts=counts))
