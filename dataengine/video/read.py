@@ -347,14 +347,18 @@ class Video:
             try:
                 status = Path(self._source).stat()
                 if not stat.S_ISREG(status.st_mode):
-                    raise UnreadableError(self._name, "this is not a regular file", "Give the video file itself")
+                    raise UnreadableError(
+                        self._name,
+                        "the file cannot be read: it is a folder, pipe or device",
+                        "Give the video file itself",
+                    )
                 with Path(self._source).open("rb"):
                     size = status.st_size
             except FileNotFoundError as error:
                 problem = (
-                    "this is a link to a file that does not exist"
+                    "the file cannot be read: it is a link to nothing"
                     if Path(self._source).is_symlink()
-                    else "there is no such file"
+                    else "the file cannot be read: it does not exist"
                 )
                 raise UnreadableError(self._name, problem, "Check the path, or restore the file") from error
             except OSError as error:

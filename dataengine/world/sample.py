@@ -1,8 +1,8 @@
 """The sample video: an interview montage cut from two public-domain portraits that ship in wheels, with its truth.
 
-Sources: Eileen Collins (NASA; scikit-image's ``astronaut.png``), Grace Hopper (US Navy; matplotlib's ``grace_hopper.jpg``)
-and scikit-image's photographs. A person is cut out of the portrait once and stands before other photographs; a virtual
-camera pans and zooms over each scene, so every box of the truth follows from the camera, not from a detector.
+Sources: Eileen Collins (NASA; ``astronaut.png`` of scikit-image), Grace Hopper (US Navy; ``grace_hopper.jpg`` of
+matplotlib) and scikit-image's photographs. A person is cut out of the portrait once and stands before other photos; a
+virtual camera pans and zooms over each scene, so every box of the truth follows from the camera, not from a detector.
 """
 
 import math
@@ -563,7 +563,7 @@ def _warp(image: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
 
 def _canvas(backdrop: _Backdrop) -> NDArray[np.float32]:
     """A scene's backdrop, float32 (h, w, 3)."""
-    image = _photo(backdrop.file)
+    image = photo(backdrop.file)
     if backdrop.without is not None:
         person = cv2.dilate((_matte(backdrop.without) > 0).astype(np.uint8), np.ones((25, 25), np.uint8))
         image = cv2.inpaint(image, person, 5, cv2.INPAINT_TELEA)
@@ -588,13 +588,13 @@ def _canvas(backdrop: _Backdrop) -> NDArray[np.float32]:
 def _cut_out(portrait: _Portrait) -> NDArray[np.float32]:
     """The person alone: float32 (h, w, 4), colours (0..255) multiplied by the matte (0..1) in the last channel."""
     matte = _matte(portrait)[..., None]
-    return np.concatenate([_photo(portrait.file) * matte, matte], axis=-1)
+    return np.concatenate([photo(portrait.file) * matte, matte], axis=-1)
 
 
 @cache
 def _matte(portrait: _Portrait) -> NDArray[np.float32]:
     """0..1, float32 (h, w): GrabCut near the drawn outline, softened, drawn in a little against halos."""
-    image = cv2.cvtColor(_photo(portrait.file), cv2.COLOR_RGB2BGR)
+    image = cv2.cvtColor(photo(portrait.file), cv2.COLOR_RGB2BGR)
     inside = np.zeros(image.shape[:2], dtype=np.uint8)
     cv2.fillPoly(inside, [np.array(portrait.outline, dtype=np.int32)], 255)
     margin = 20  # so that the frame's edge counts as the person going on
@@ -613,7 +613,7 @@ def _matte(portrait: _Portrait) -> NDArray[np.float32]:
 
 
 @cache
-def _photo(file: str) -> Image:
+def photo(file: str) -> Image:
     """A photograph from an installed wheel, rgb uint8."""
     folders = (Path(skimage.__file__).parent / "data", Path(matplotlib.get_data_path()) / "sample_data")
     path = next((folder / file for folder in folders if (folder / file).is_file()), None)
