@@ -1,0 +1,1 @@
+"""Cheap, pure decisions on stored measurements: they read records alone and rerun in seconds."""
