@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from dataengine.audit import lettering, overlay, palette
+from dataengine.audit.grouping import Group, subjects, surroundings
 from dataengine.audit.lettering import Style
 from dataengine.audit.palette import Colour, colour_of
 from dataengine.audit.sampling import evenly
@@ -82,9 +82,8 @@ def _card(scene: Scene) -> Image.Image:
     """Left what is seen, right what is said and who it belongs to; the scene's own references fill the shorter side."""
     room = _WIDTH - 2 * _MARGIN - 2 * _PAD - _FRAME - 2 * _GAP
     left, right = [_picture_column(scene)], [_caption(scene.pair, room)]
-    subjects = [_panel(scene, group, room) for group in _subjects(scene.pair)]
-    right += _rows(subjects, room)
-    for group in _surroundings(scene.pair):
+    right += _rows([_panel(scene, group, room) for group in subjects(scene.pair)], room)
+    for group in surroundings(scene.pair):
         column, width = (left, _FRAME) if _height(left) < _height(right) else (right, room)
         column.append(_panel(scene, group, width))
     height = max(_height(left), _height(right)) + 2 * _PAD
@@ -136,36 +135,6 @@ def _about(canvas: ImageDraw.ImageDraw, pair: Pair, y: int) -> None:
     lettering.draw(canvas, 0, y + 62, lettering.fit(pair.key, _MONO, _FRAME), _MONO, _QUIET)
 
 
-@dataclass(frozen=True)
-class _Group:
-    """References that belong together: a subject's, the objects or the background."""
-
-    title: str
-    colour: Colour
-    references: tuple[tuple[str, Reference], ...]
-
-
-def _subjects(pair: Pair) -> list[_Group]:
-    groups = []
-    for subject in pair.subjects:
-        members = [("face", subject.face), *((visible(a.phrase.text), a) for a in subject.attributes)]
-        if subject.body is not None:
-            members.append(("whole body", subject.body))
-        groups.append(_Group(visible(subject.noun.text), colour_of(subject.face.entity), tuple(members)))
-    return groups
-
-
-def _surroundings(pair: Pair) -> list[_Group]:
-    groups = []
-    if pair.background is not None:
-        members = [(visible(pair.background.phrase.text), pair.background)]
-        groups.append(_Group("background", palette.BACKGROUND, tuple(members)))
-    if pair.objects:
-        members = [(visible(o.phrase.text), o) for o in pair.objects]
-        groups.append(_Group("objects", palette.OBJECT, tuple(members)))
-    return groups
-
-
 def _rows(panels: Sequence[Image.Image], room: int) -> list[Image.Image]:
     """Panels side by side where they fit in `room` pixels, else below each other."""
     rows: list[list[Image.Image]] = []
@@ -198,7 +167,7 @@ def _caption(pair: Pair, width: int) -> Image.Image:
     return picture
 
 
-def _panel(scene: Scene, group: _Group, room: int) -> Image.Image:
+def _panel(scene: Scene, group: Group, room: int) -> Image.Image:
     """A group's references side by side under its name: as large as one row allows, else in several rows."""
     pad, step, head, foot = 14, 10, 38, 28
     inner = room - 2 * pad

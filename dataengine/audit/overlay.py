@@ -12,7 +12,7 @@ from dataengine.audit.lettering import Style
 from dataengine.audit.palette import colour_of
 from dataengine.audit.scene import MaskPixels, Scene
 from dataengine.audit.wording import visible
-from dataengine.records import Box, Reference
+from dataengine.records import Box, EntityId, Reference
 
 _TINT = 0.3
 """Opacity of a mask: the colour is plain, the cloth under it still shows its folds."""
@@ -20,15 +20,6 @@ _TINT = 0.3
 
 _FINE = 4
 """Boxes and labels are drawn this much larger and reduced: ImageDraw does not smooth."""
-
-
-@dataclass(frozen=True)
-class _Tag:
-    """Words to stand beside an entity: where it is in the drawn picture, and its pixels unless it is a box."""
-
-    reference: Reference
-    box: Box
-    mask: MaskPixels | None
 
 
 def main_still(scene: Scene) -> int:
@@ -42,6 +33,12 @@ def at_still(scene: Scene, still: int) -> list[Reference]:
     return [r for r in scene.pair.references if r.still == still and r.kind != "background"]
 
 
+def drawing_order(scene: Scene, still: int) -> list[Reference]:
+    """What is drawn over a still: bodies first and faces last, so that what is small stays whole."""
+    order = {"body": 0, "object": 1, "attribute": 2, "face": 3}
+    return sorted(at_still(scene, still), key=lambda r: (order[r.kind], -r.area_share))
+
+
 def annotated(scene: Scene, still: int, width: int, label_size: int | None = 15) -> Image.Image:
     """A still, `width` pixels wide, with what was taken from it: attributes and objects tinted, bodies outlined, faces
     boxed. `label_size` None leaves the words out. Raises `UnreadableSample`.
@@ -51,10 +48,7 @@ def annotated(scene: Scene, still: int, width: int, label_size: int | None = 15)
     size = (width, max(1, round(frame.height * scale)))
     picture = frame.resize(size, Image.Resampling.LANCZOS)
     line = max(2, round(width / 260))
-    tags: list[_Tag] = []
-    # Bodies below, faces on top: what is drawn later stays whole.
-    order = {"body": 0, "object": 1, "attribute": 2, "face": 3, "background": 4}
-    for reference in sorted(at_still(scene, still), key=lambda r: order[r.kind]):
+    for reference in drawing_order(scene, still):
         colour = colour_of(reference.entity)
         box = _scaled(reference.box, scale)
         mask = scene.masks.get(reference.entity)
@@ -62,10 +56,9 @@ def annotated(scene: Scene, still: int, width: int, label_size: int | None = 15)
             _outline_box(picture, box, colour.rgb, line)
         else:
             _paint(picture, mask, colour.rgb, line, filled=reference.kind != "body")
-        if reference.kind != "body":
-            tags.append(_Tag(reference, box, mask))
     if label_size is not None:
-        _label(picture, tags, scale, Style(label_size, "bold"))
+        style = Style(label_size, "bold")
+        _draw_labels(picture, labels(scene, still, width, style), style)
     return picture
 
 
@@ -96,38 +89,77 @@ def _outline_box(picture: Image.Image, box: Box, rgb: tuple[int, int, int], line
         picture.paste(ink, mask=target.resize(picture.size, Image.Resampling.BOX))
 
 
-def _label(picture: Image.Image, tags: list[_Tag], scale: float, style: Style) -> None:
-    """A chip with its words for every tag, where it hides least: never a face while there is another place."""
+@dataclass(frozen=True)
+class Label:
+    """An entity's words on a drawn picture: a chip, and the point in the entity that a line leads to if it is apart."""
+
+    entity: EntityId
+    words: str
+    chip: Box
+    leads_to: tuple[float, float] | None
+
+
+def labels(scene: Scene, still: int, width: int, style: Style) -> list[Label]:
+    """Where words stand on a still drawn `width` pixels wide, so that they hide least: no face while there is room.
+
+    Bodies have none (their subject's face names them).
+    """
+    scale = width / scene.pair.width
+    frame = Box(0, 0, width, scene.pair.height * scale)
+    shown = [r for r in at_still(scene, still) if r.kind != "body"]
+    boxes = {r.entity: _scaled(r.box, scale) for r in shown}
+    faces = [boxes[r.entity] for r in shown if r.kind == "face"]
+    placed: list[Label] = []
+    for reference in sorted(shown, key=lambda r: (r.kind != "face", r.box.y0)):
+        words = lettering.fit(visible(reference.phrase.text), style, width * 0.4)
+        mask = scene.masks.get(reference.entity)
+        box = boxes[reference.entity]
+        middle = None if mask is None else _middle(mask, scale)
+        others = [boxes[r.entity] for r in shown if r is not reference and r.kind != "face"]
+        chips = [label.chip for label in placed]
+        size = (lettering.width(words, style) + 2 * chip_pad(style), chip_height(style))
+        chip = min(_places(box, middle, *size), key=lambda c: _hidden(c, frame, chips, faces, others))
+        apart = middle is not None and box.intersection(chip).area == 0
+        placed.append(Label(reference.entity, words, chip, middle if apart else None))
+    return placed
+
+
+def chip_pad(style: Style) -> int:
+    """Pixels left and right of a chip's words."""
+    return round(style.size * 0.45)
+
+
+def chip_height(style: Style) -> int:
+    return round(style.size * 1.55)
+
+
+def _hidden(chip: Box, frame: Box, chips: list[Box], faces: list[Box], others: list[Box]) -> float:
+    """How much a chip hides: worst is to leave the frame, then another chip, a face, then a large part of anything."""
+    return (
+        1000 * (chip.area - chip.intersection(frame).area)
+        + 100 * sum(chip.intersection(other).area for other in chips)
+        + 10 * sum(chip.intersection(face).area for face in faces)
+        + sum(chip.intersection(other).area / max(1.0, other.area) * chip.area for other in others)
+    )
+
+
+def _draw_labels(picture: Image.Image, placed: list[Label], style: Style) -> None:
     layer = Image.new("RGBA", (picture.width * _FINE, picture.height * _FINE))
     canvas = ImageDraw.Draw(layer)
-    pad, height = round(style.size * 0.45), round(style.size * 1.55)
-    faces = [tag.box for tag in tags if tag.reference.kind == "face"]
-    chips: list[Box] = []
-    for tag in sorted(tags, key=lambda t: (t.reference.kind != "face", t.box.y0)):
-        words = lettering.fit(visible(tag.reference.phrase.text), style, picture.width * 0.4)
-        width = lettering.width(words, style) + 2 * pad
-        middle = _middle(tag.mask, scale) if tag.mask is not None else None
-        others = [t.box for t in tags if t is not tag and t.reference.kind != "face"]
-
-        def hidden(chip: Box, others: list[Box] = others) -> float:
-            inside = chip.clipped(picture.width, picture.height).area
-            return (
-                1000 * (chip.area - inside)
-                + 100 * sum(chip.intersection(c).area for c in chips)
-                + 10 * sum(chip.intersection(face).area for face in faces)
-                + sum(chip.intersection(o).area / max(1.0, o.area) * chip.area for o in others)
-            )
-
-        chip = min(_places(tag.box, middle, width, height), key=hidden)  # the first of the best
-        chips.append(chip)
-        colour = colour_of(tag.reference.entity)
-        if middle is not None and tag.box.intersection(chip).area == 0:
-            _leader(canvas, chip, middle, colour.fill)
-        canvas.rounded_rectangle(list(_scaled(chip, _FINE)), radius=height * 0.28 * _FINE, fill=colour.fill)
-        x, baseline = (chip.x0 + pad) * _FINE, (chip.y1 - height * 0.3) * _FINE
-        lettering.draw(canvas, x, baseline, words, Style(style.size * _FINE, style.weight), colour.ink)
+    for label in placed:
+        colour, chip = colour_of(label.entity), label.chip
+        if label.leads_to is not None:
+            _leader(canvas, chip, label.leads_to, colour.fill)
+        canvas.rounded_rectangle(list(_scaled(chip, _FINE)), radius=chip.height * 0.28 * _FINE, fill=colour.fill)
+        x, baseline = (chip.x0 + chip_pad(style)) * _FINE, (chip.y1 - chip.height * 0.3) * _FINE
+        lettering.draw(canvas, x, baseline, label.words, Style(style.size * _FINE, style.weight), colour.ink)
     fine = layer.resize(picture.size, Image.Resampling.BOX)
     picture.paste(fine, mask=fine)
+
+
+def leader_start(chip: Box, to: tuple[float, float]) -> tuple[float, float]:
+    """The point of a chip that is nearest to what it names."""
+    return min(max(to[0], chip.x0), chip.x1), min(max(to[1], chip.y0), chip.y1)
 
 
 def _places(box: Box, middle: tuple[float, float] | None, width: float, height: float) -> list[Box]:
@@ -152,8 +184,7 @@ def _places(box: Box, middle: tuple[float, float] | None, width: float, height: 
 def _leader(canvas: ImageDraw.ImageDraw, chip: Box, middle: tuple[float, float], fill: str) -> None:
     """A line from the chip to a dot in what it names."""
     x, y = middle
-    start = (min(max(x, chip.x0), chip.x1), min(max(y, chip.y0), chip.y1))
-    line = [value * _FINE for point in (start, middle) for value in point]
+    line = [value * _FINE for point in (leader_start(chip, middle), middle) for value in point]
     canvas.line(line, fill="#ffffff", width=4 * _FINE)
     canvas.line(line, fill=fill, width=2 * _FINE)
     dot = [value * _FINE for value in (x - 5, y - 5, x + 5, y + 5)]

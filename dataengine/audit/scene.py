@@ -35,14 +35,19 @@ class Scene:
     members: Mapping[str, bytes]
 
     @cached_property
-    def stills(self) -> tuple[Picture, ...]:
-        """The three stills that references come from, of the clip's size."""
+    def still_times(self) -> tuple[float, ...]:
+        """When the three stills were taken, in seconds from the clip's start."""
         times = [position * self.pair.clip.seconds for position in STILL_POSITIONS]
         for reference in self.pair.references:
-            if reference.still < len(times):
+            if 0 <= reference.still < len(times):
                 times[reference.still] = reference.time_s
         last = max(0, self.pair.frames - 1) / self.pair.fps
-        times = [min(max(0.0, time), last) for time in times]
+        return tuple(min(max(0.0, time), last) for time in times)
+
+    @cached_property
+    def stills(self) -> tuple[Picture, ...]:
+        """The three stills that references come from, of the clip's size."""
+        times = self.still_times
         try:
             frames = video.frames_at(io.BytesIO(self._member("mp4")), times)
         except (OSError, ValueError, video.VideoError) as error:
