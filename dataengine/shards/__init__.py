@@ -1,0 +1,1 @@
+"""Pairs as webdataset shards: assemble, plan, write, index, read, validate, describe."""
