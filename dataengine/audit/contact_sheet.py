@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image, ImageDraw
 
@@ -16,7 +16,7 @@ from dataengine.audit.sampling import evenly
 from dataengine.audit.scene import Scene, UnreadableSample
 from dataengine.audit.wording import pieces, shortened, visible
 from dataengine.records import Pair, Reference
-from dataengine.shards.reader import PairDataset
+from dataengine.shards.index import Index
 from dataengine.store import Store
 
 log = logging.getLogger(__name__)
@@ -32,26 +32,41 @@ _TITLE, _CAPTION, _HEAD, _TEXT, _SMALL, _MONO = (
 )  # fmt: skip
 
 
-def contact_sheet(out: Path, destination: Path, limit: int = 8) -> Path:
-    """Draw at most `limit` samples of the dataset in `out`, evenly spread over it, into a PNG; returns `destination`.
+def contact_sheet(out: Store, name: str = "contact_sheet.png", limit: int = 8) -> None:
+    """Draw at most `limit` samples of a dataset, evenly spread over it, into a PNG beside its shards.
 
-    A sample that cannot be decoded shows as such. Raises `ValueError` when the dataset has no sample, and what
-    `PairDataset` raises when `out` holds none.
+    A sample that cannot be decoded shows as such. Raises what `Index.read` raises when `out` holds no dataset.
     """
-    samples = PairDataset(Store.at(out))
-    if not len(samples):
-        raise ValueError(f"{out}: there is no sample to draw; quarantine.parquet and clips.parquet tell why")
-    scenes = [Scene(s.pair, s.members) for s in (samples[i] for i in evenly(len(samples), limit))]
-    # The samples with most to see come first: relations between several people are what the dataset is for.
-    scenes.sort(key=lambda scene: (-len(scene.pair.subjects), -len(scene.pair.references), scene.pair.key))
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    draw_sheet(scenes, f"{len(scenes)} of {len(samples)} samples").save(destination, "PNG", optimize=True)
-    return destination
+    index = Index.read(out)
+    scenes: list[Scene | UnreadableSample] = []
+    for position in evenly(len(index), limit):
+        try:
+            scenes.append(Scene.stored(out, index[position]))
+        except UnreadableSample as error:
+            scenes.append(error)
+    scenes.sort(key=_interest)
+    stream = io.BytesIO()
+    count = f"{len(scenes)} of {len(index)}" if len(scenes) < len(index) else f"{len(index)}"
+    draw_sheet(scenes, f"{count} sample{'' if len(index) == 1 else 's'}").save(stream, "PNG", optimize=True)
+    out.write(name, stream.getvalue())
 
 
-def draw_sheet(scenes: Sequence[Scene], subtitle: str) -> Image.Image:
+def _interest(scene: Scene | UnreadableSample) -> tuple[int, int, str]:
+    """Samples with most to see come first: relations between several people are what the dataset is for."""
+    if isinstance(scene, UnreadableSample):
+        return 1, 0, str(scene)
+    return -len(scene.pair.subjects), -len(scene.pair.references), scene.pair.key
+
+
+def draw_sheet(scenes: Sequence[Scene | UnreadableSample], subtitle: str) -> Image.Image:
     """The cards of all scenes below each other, RGB, 1600 pixels wide."""
-    parts = [_header(subtitle), *(_card(scene) for scene in scenes)]
+    width = _WIDTH - 2 * _MARGIN
+    parts = [_header(subtitle)]
+    for scene in scenes:
+        parts.append(_failure(str(scene), width, 120) if isinstance(scene, UnreadableSample) else _card(scene))
+    if not scenes:
+        words = "There is no sample: clips.parquet and quarantine.parquet say what became of each clip."
+        parts.append(_failure(words, width, 120))
     height = sum(part.height for part in parts) + _GAP * (len(parts) - 1) + 2 * _MARGIN
     sheet = Image.new("RGB", (_WIDTH, height), _PAGE)
     y = _MARGIN

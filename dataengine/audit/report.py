@@ -7,9 +7,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jinja2
@@ -19,13 +17,13 @@ from pydantic import Field
 
 from dataengine.audit import palette
 from dataengine.audit.cards import Card, card
-from dataengine.audit.checks import CheckLimits, Finding, check_sample
+from dataengine.audit.checks import CheckLimits, check_sample
 from dataengine.audit.sampling import evenly
 from dataengine.audit.scene import Scene, UnreadableSample
 from dataengine.audit.statistics import Statistics, Tally
 from dataengine.audit.wording import shortened, visible
-from dataengine.records import Pair, Quarantined, Record, RunSummary
-from dataengine.shards.index import Index, IndexRow, read_member
+from dataengine.records import Quarantined, Record, RunSummary
+from dataengine.shards.index import Index, IndexRow
 from dataengine.store import Store
 
 log = logging.getLogger(__name__)
@@ -35,11 +33,11 @@ _SHOWN_ROWS = 200
 
 
 class Refusal(Record):
-    """Clips that one rule refused."""
+    """What one rule kept out."""
 
     rule: str
-    clips: int
-    example: str = Field(description="what the rule saw in one of them")
+    times: int
+    example: str = Field(description="what the rule saw the first time")
 
 
 class Report(Record):
@@ -47,80 +45,58 @@ class Report(Record):
 
     dataset: str
     run: RunSummary | None = Field(description="the build that made the dataset, if it left a summary")
-    refusals: tuple[Refusal, ...]
+    refusals: tuple[Refusal, ...] = Field(description="clips that gave no sample")
+    dropped: tuple[Refusal, ...] = Field(description="parts of clips that their sample goes without")
     quarantine: tuple[Quarantined, ...] = Field(description="the first 200 rows")
     quarantined: int
     statistics: Statistics
 
 
-@dataclass(frozen=True)
-class _StoredMembers(Mapping[str, bytes]):
-    """A sample's members, each fetched from its shard by one ranged read when it is asked for."""
-
-    store: Store
-    row: IndexRow
-
-    def __getitem__(self, name: str) -> bytes:
-        if name not in self._names:
-            raise KeyError(name)
-        return read_member(self.store, self.row, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @property
-    def _names(self) -> list[str]:
-        return [member.name for member in self.row.members]
-
-
-def write_report(out: Path, limit: int = 48, limits: CheckLimits | None = None) -> Report:
-    """Read the dataset in `out`, check all its samples and write `report.html` and `report.json` beside its shards.
+def write_report(out: Store, limit: int = 48, limits: CheckLimits | None = None) -> Report:
+    """Read a dataset, check all its samples and write `report.html` and `report.json` beside its shards.
 
     The page shows at most `limit` samples: up to half of them failed checks, the rest is evenly spread. A sample that
-    cannot be read is named and does not stop the report. Raises `StoreError` when `out` holds no dataset.
+    cannot be read is named and does not stop the report. Raises what `Index.read` raises when `out` holds no dataset.
     """
-    store = Store.at(out)
-    index = Index.read(store)
+    index = Index.read(out)
     limits = limits or CheckLimits()
     tally = Tally()
-    found: dict[int, tuple[Finding, ...]] = {}  # only of samples that failed: memory must not grow with the dataset
-    for number, row in enumerate(index):
+    failures: dict[int, int] = {}  # numbers only: memory must not grow with what the dataset holds
+    for position, row in enumerate(index):
         try:
-            scene = _scene(store, row)
+            scene = Scene.stored(out, row)
             findings = check_sample(scene.pair, scene.masks, limits)
-        except (OSError, ValueError) as error:
-            problem = shortened(f"{row.key}: {error}", 400)
-            log.warning("%s", problem)
-            tally.add_unreadable(problem)
+        except UnreadableSample as error:
+            log.warning("%s", error)
+            tally.add_unreadable(shortened(str(error), 400))
             continue
         tally.add(scene.pair, findings)
-        if any(not finding.passed for finding in findings):
-            found[number] = findings
-    quarantine = _quarantine(store)
-    run = _run(store)
+        if failed := sum(not finding.passed for finding in findings):
+            failures[position] = failed
+    run = _run(out)
+    quarantine = _quarantine(out)
+    clips = _rows(out, "clips.parquet", ["verdict", "detail", "dropped"])
     report = Report(
-        dataset=visible(out.resolve().name),
+        dataset=visible(out.uri.rstrip("/").rsplit("/", 1)[-1]),
         run=run,
-        refusals=_refusals(store, run),
+        refusals=_grouped((clip["verdict"], clip["detail"]) for clip in clips if clip["verdict"] != "kept"),
+        dropped=_grouped(_rule_first(part) for clip in clips for part in clip["dropped"]),
         quarantine=tuple(quarantine[:_SHOWN_ROWS]),
         quarantined=len(quarantine),
         statistics=tally.result(),
     )
-    worst = sorted(found, key=lambda n: (-sum(not f.passed for f in found[n]), n))[: max(1, limit // 2)]
-    others = [number for number in evenly(len(index), limit) if number not in worst] if len(index) else []
-    cards = [
-        [made for number in numbers if (made := _card(store, index[number], limits)) is not None]
-        for numbers in (worst, others[: limit - len(worst)])
-    ]
-    store.write("report.json", (report.model_dump_json(indent=1) + "\n").encode())
-    store.write("report.html", render(report, cards[0], cards[1], limits).encode())
+    worst = sorted(failures, key=lambda position: (-failures[position], position))[: max(1, limit // 2)]
+    others = [position for position in evenly(len(index), limit) if position not in worst][: limit - len(worst)]
+    worst_cards, other_cards = (
+        [made for position in positions if (made := _card(out, index[position], limits)) is not None]
+        for positions in (worst, others)
+    )
+    out.write("report.json", (report.model_dump_json(indent=1) + "\n").encode())
+    out.write("report.html", render(report, worst_cards, other_cards).encode())
     return report
 
 
-def render(report: Report, worst: list[Card], others: list[Card], limits: CheckLimits) -> str:
+def render(report: Report, worst: Sequence[Card], others: Sequence[Card]) -> str:
     """The page. Everything from the dataset is escaped; a content security policy forbids scripts and the network."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dataengine.audit"),
@@ -145,8 +121,7 @@ def render(report: Report, worst: list[Card], others: list[Card], limits: CheckL
         worst=worst,
         others=others,
         shown={card.key for card in (*worst, *others)},
-        limits=limits,
-        config="" if report.run is None else visible_lines(json.dumps(report.run.config, indent=2, ensure_ascii=False)),
+        config="" if report.run is None else _lines(json.dumps(report.run.config, indent=2, ensure_ascii=False)),
         style=Markup(style),  # noqa: S704 — rendered from our own file and palette, nothing of the dataset is in it
         style_digest=digest,
     )
@@ -160,54 +135,57 @@ _ENTITIES = (
 )
 
 
-def _scene(store: Store, row: IndexRow) -> Scene:
-    members = _StoredMembers(store, row)
-    return Scene(Pair.from_json(members["json"]), members)
-
-
-def _card(store: Store, row: IndexRow, limits: CheckLimits) -> Card | None:
+def _card(out: Store, row: IndexRow, limits: CheckLimits) -> Card | None:
+    """None where there is not even a record to show; the statistics name such a sample."""
     try:
-        scene = _scene(store, row)
-    except (OSError, ValueError, KeyError):
-        return None  # counted and named among the unreadable ones
-    try:
-        findings = check_sample(scene.pair, scene.masks, limits)
+        scene = Scene.stored(out, row)
     except UnreadableSample:
-        findings = ()
-    return card(scene, findings)
-
-
-def _run(store: Store) -> RunSummary | None:
-    if not store.exists("measurements/run.json"):
         return None
-    return RunSummary.from_json(store.read("measurements/run.json"))
+    try:
+        return card(scene, check_sample(scene.pair, scene.masks, limits))
+    except UnreadableSample:
+        return card(scene, ())
 
 
-def _quarantine(store: Store) -> list[Quarantined]:
-    return [
-        Quarantined.model_validate(row) for row in _rows(store, "quarantine.parquet", list(Quarantined.model_fields))
-    ]
+def _run(out: Store) -> RunSummary | None:
+    if not out.exists("measurements/run.json"):
+        return None
+    return RunSummary.from_json(out.read("measurements/run.json"))
 
 
-def _refusals(store: Store, run: RunSummary | None) -> tuple[Refusal, ...]:
-    """Rules by the number of clips they refused, from the table of clips or else from the run's own counts."""
-    rows = [row for row in _rows(store, "clips.parquet", ["rule", "detail"]) if row["rule"]]
-    counts = Counter(row["rule"] for row in rows) or Counter({} if run is None else run.rejected)
-    examples = {row["rule"]: row["detail"] for row in reversed(rows)}
+def _quarantine(out: Store) -> list[Quarantined]:
+    rows = _rows(out, "quarantine.parquet", list(Quarantined.model_fields))
+    return [Quarantined.model_validate(row) for row in rows]
+
+
+def _grouped(reasons: Iterable[tuple[str, str]]) -> tuple[Refusal, ...]:
+    """Rules by how often they refused something, each with what it saw the first time."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for rule, detail in reasons:
+        counts[rule] += 1
+        examples.setdefault(rule, detail)
     return tuple(
-        Refusal(rule=rule, clips=clips, example=shortened(examples.get(rule) or "", 160))
-        for rule, clips in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        Refusal(rule=rule, times=times, example=shortened(examples[rule], 160))
+        for rule, times in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
 
 
-def _rows(store: Store, name: str, columns: list[str]) -> list[dict[str, Any]]:
-    if not store.exists(name):
+def _rule_first(dropped: str) -> tuple[str, str]:
+    """The rule and the rest of `entity: rule: detail`."""
+    entity, _, rest = dropped.partition(": ")
+    rule, _, detail = rest.partition(": ")
+    return rule, f"{entity}: {detail}"
+
+
+def _rows(out: Store, name: str, columns: list[str]) -> list[dict[str, Any]]:
+    if not out.exists(name):
         return []
-    with store.open_input(name) as stream:
+    with out.open_input(name) as stream:
         return pq.read_table(stream, columns=columns).to_pylist()
 
 
-def visible_lines(text: str) -> str:
+def _lines(text: str) -> str:
     """`visible`, line by line."""
     return "\n".join(visible(line) for line in text.splitlines())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,8 @@ from PIL import Image
 
 from dataengine import video
 from dataengine.records import STILL_POSITIONS, EntityId, Pair, Reference
+from dataengine.shards.index import IndexRow, read_member
+from dataengine.store import Store
 
 Picture = NDArray[np.uint8]
 """RGB, (height, width, 3)."""
@@ -33,6 +35,18 @@ class Scene:
 
     pair: Pair
     members: Mapping[str, bytes]
+
+    @classmethod
+    def stored(cls, out: Store, row: IndexRow) -> Scene:
+        """The sample of an index row; only what is looked at is read. Raises `UnreadableSample`."""
+        members = _Stored(out, row)
+        try:
+            pair = Pair.from_json(members["json"])
+        except (KeyError, OSError, ValueError) as error:
+            raise UnreadableSample(f"{row.key}.json: {error}") from error
+        if pair.key != row.key:
+            raise UnreadableSample(f"{row.key}.json: it is the record of {pair.key}")
+        return cls(pair, members)
 
     @cached_property
     def still_times(self) -> tuple[float, ...]:
@@ -88,3 +102,22 @@ class Scene:
             return self.members[name]
         except KeyError:
             raise UnreadableSample(f"{self.pair.key}.{name}: the sample has no such member") from None
+        except OSError as error:
+            raise UnreadableSample(f"{self.pair.key}.{name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Stored(Mapping[str, bytes]):
+    """A sample's members, each fetched from its shard by one ranged read when it is asked for."""
+
+    out: Store
+    row: IndexRow
+
+    def __getitem__(self, name: str) -> bytes:
+        return read_member(self.out, self.row, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (member.name for member in self.row.members)
+
+    def __len__(self) -> int:
+        return len(self.row.members)
