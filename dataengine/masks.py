@@ -49,21 +49,24 @@ def share_inside(mask: Mask, box: Box) -> float:
     Over the mask's area and not the union (IoU): a small attribute on a large body would always score low by IoU.
     A pixel is inside when its centre is.
     """
-    total = area(mask)
-    x0, x1 = (min(mask.width, max(0, round(x))) for x in (box.x0, box.x1))
-    y0, y1 = (min(mask.height, max(0, round(y))) for y in (box.y0, box.y1))
-    if total == 0 or x0 >= x1 or y0 >= y1:
+    whole = Box(round(box.x0), round(box.y0), round(box.x1), round(box.y1))
+    around = tight_box(mask)
+    inside = whole.intersection(around)
+    if inside.area == 0:
         return 0.0
-    window = coco.frPyObjects([_rectangle(mask.height, mask.width, x0, y0, x1, y1)], mask.height, mask.width)[0]
-    return int(coco.area(coco.merge([_runs(mask), window], intersect=True))) / total
+    if inside == around:
+        return 1.0
+    window = coco.frPyObjects([_rectangle(mask.height, mask.width, inside)], mask.height, mask.width)[0]
+    return int(coco.area(coco.merge([_runs(mask), window], intersect=True))) / area(mask)
 
 
 def _runs(mask: Mask) -> dict[str, object]:
     return {"size": [mask.height, mask.width], "counts": mask.counts.encode("ascii")}
 
 
-def _rectangle(height: int, width: int, x0: int, y0: int, x1: int, y1: int) -> dict[str, object]:
-    """Uncompressed runs of a filled rectangle: column by column, unset pixels first."""
+def _rectangle(height: int, width: int, box: Box) -> dict[str, object]:
+    """Uncompressed runs of a filled box of whole pixels: column by column, unset pixels first."""
+    x0, y0, x1, y1 = (int(v) for v in box)
     tall, gap = y1 - y0, height - (y1 - y0)
     counts = [x0 * height + y0, *[tall, gap] * (x1 - x0 - 1), tall]
     counts.append(height * width - sum(counts))
