@@ -1,0 +1,50 @@
+"""The folder of bad videos holds what it claims to; what should become of each file is tested where it is done."""
+
+import os
+from hashlib import sha256
+
+from dataengine.world.bad_videos import irregular_times, make_bad_videos
+
+
+def test_every_file_is_there_and_named_once(bad_video_folder) -> None:
+    names = [file.name for file in bad_video_folder.files]
+    assert len(names) == len(set(names))
+    there = (
+        {
+            str((root / name).relative_to(bad_video_folder.folder))
+            for root, _, files in bad_video_folder.folder.walk()
+            for name in files
+        }
+        if hasattr(bad_video_folder.folder, "walk")
+        else {
+            os.path.relpath(os.path.join(root, name), bad_video_folder.folder)
+            for root, _, files in os.walk(bad_video_folder.folder)
+            for name in files
+        }
+    )
+    assert there == set(names)
+    assert (bad_video_folder.folder / "a folder that holds itself" / "text.mp4").is_file()
+
+
+def test_only_the_copy_is_a_copy(bad_video_folder) -> None:
+    by_hash: dict[str, list[str]] = {}
+    for file in bad_video_folder.files:
+        path = bad_video_folder.folder / file.name
+        if path.is_file() and os.access(path, os.R_OK):
+            by_hash.setdefault(sha256(path.read_bytes()).hexdigest(), []).append(file.name)
+    assert [names for names in by_hash.values() if len(names) > 1] == [["name with spaces.mp4", "zz copy.mp4"]]
+    (copy,) = bad_video_folder.expected("duplicate")
+    assert (copy.name, copy.same_as) == ("zz copy.mp4", "name with spaces.mp4")
+
+
+def test_times_are_irregular() -> None:
+    times = irregular_times()
+    steps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    assert max(steps) > 2 * min(steps) > 0
+
+
+def test_made_again_the_videos_are_the_same(bad_video_folder, tmp_path) -> None:
+    again = tmp_path / "again"
+    assert make_bad_videos(again) == bad_video_folder.files
+    for name in ("phone held upright.mov", "variable frame rate.mp4", "hdr 10 bit.mp4", "truncated.mp4"):
+        assert (again / name).read_bytes() == (bad_video_folder.folder / name).read_bytes()
