@@ -92,7 +92,7 @@ def _reference_attention(q: Tensor, k: Tensor, v: Tensor, tables: PhraseTables, 
     text_len = k.shape[0]
     pooled = torch.einsum("cp,nphd->nchd", tables.pool.to(q.dtype), q)
     # b·√d = r·|pool(Q)·Kᵀ|·coefficient: the √d of the bias and that of the appended key cancel.
-    bias = torch.einsum("nchd,shd->nshc", pooled, k).abs() * (ratio * tables.coefficients[:, :, None, None])
+    bias = ratio * torch.einsum("nchd,shd->nshc", pooled, k).abs() * tables.coefficients[:, :, None, None]
     cells = bias.shape[-1]
     spread = tables.spread.to(q.dtype)[None, :, None, :].expand(references, tokens, heads, cells)
     wide_q = torch.cat((q, spread), dim=-1)
