@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import matplotlib
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import skimage.data
 from matplotlib import image as matplotlib_image
@@ -24,11 +27,18 @@ from dataengine.records import (
     Pair,
     Phrase,
     Provenance,
+    Quarantined,
     Reference,
+    RunSummary,
     Span,
     StageProvenance,
+    StageSummary,
     Subject,
 )
+from dataengine.shards.assembly import Member
+from dataengine.shards.index import IndexRow, write_index
+from dataengine.shards.writer import write_shard
+from dataengine.store import Store
 
 WIDTH, HEIGHT, FPS, FRAMES = 640, 360, 12, 24
 Point = tuple[float, float]
@@ -255,3 +265,55 @@ def scenes() -> list[Scene]:
         _scene("one_person", [Placed(collins, 0.75, 120, -10)], _one),
         Scene(pair, hostile.members),
     ]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, scenes: list[Scene]) -> Store:
+    """The samples as a dataset on disk, as a build leaves it, with a run that met hostile names."""
+    out = Store.at(tmp_path / "a <b>dataset")
+    rows: list[IndexRow] = []
+    for shard, chosen in (("train-1s-00000.tar", scenes[1:]), ("train-2s-00000.tar", scenes[:1])):
+        with out.open_output(f"shards/{shard}") as stream:
+            rows += write_shard(stream, shard, [(scene.pair, _members(scene)) for scene in chosen])
+    with out.open_output("index.parquet") as stream:
+        write_index(stream, rows)
+    quarantined = Quarantined(
+        id="q",
+        stage="probe",
+        error="TruncatedVideoError",
+        message="the file ends <i>early</i>",
+        attempts=1,
+        source_names=("<svg onload=alert(4)>.mp4", "copy.mp4"),
+    )
+    _table(out, "quarantine.parquet", [quarantined.model_dump(mode="json")])
+    kept = {"verdict": "kept", "detail": "", "dropped": ["s0.a1: attribute_min_area: 0.0010 of the frame"]}
+    refused = {"verdict": "face_min_px", "detail": "a face of <u>20</u> pixels", "dropped": []}
+    _table(out, "clips.parquet", [kept, kept, kept, refused, refused])
+    stage = StageSummary(
+        stage="faces", fingerprint="f1", model="centerface", done=4, cached=1, gated=2, quarantined=0, seconds=2.0
+    )
+    run = RunSummary(
+        sources=3,
+        duplicates=1,
+        skipped=2,
+        clips=5,
+        pairs=3,
+        subjects=4,
+        quarantined=1,
+        rejected={"face_min_px": 2},
+        stages=(stage,),
+        wall_s=12.5,
+        config={"seed": 0, "note": "</pre><script>alert(5)</script>"},
+    )
+    out.write("measurements/run.json", run.to_json().encode())
+    return out
+
+
+def _members(scene: Scene) -> list[Member]:
+    record = Member("json", scene.pair.to_json().encode())
+    return [record, *(Member(name, data) for name, data in scene.members.items())]
+
+
+def _table(out: Store, name: str, rows: list[dict]) -> None:
+    with out.open_output(name) as stream:
+        pq.write_table(pa.Table.from_pylist(rows), stream)
