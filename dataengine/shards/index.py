@@ -10,6 +10,7 @@ from typing import IO, Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from dataengine.records import Pair, Record
 from dataengine.store import Store
@@ -67,7 +68,7 @@ class IndexRow(Record):
     face_score: float
     mask_score: float | None
     owner_share: float
-    members: tuple[MemberAt, ...]
+    members: tuple[MemberAt, ...] = Field(min_length=1)
 
     @classmethod
     def of(cls, pair: Pair, shard: str, members: Iterable[MemberAt]) -> Self:

@@ -66,8 +66,9 @@ class PairDataset:
 def iter_samples(stream: BinaryIO, shard: str, max_bytes: int = MAX_SAMPLE_BYTES) -> Iterator[Sample]:
     """Every sample of a shard from a stream that is read once, forwards; nothing is extracted.
 
-    Names in the tar are compared and never used as paths; `max_bytes` bounds what a sample may hold. Raises `ShardError` for a file that is not one of ours:
-    other types of entries, names or sizes, a sample without its record, samples whose files are scattered.
+    Names in the tar are compared and never used as paths; `max_bytes` bounds what a sample may hold. Raises
+    `ShardError` for a file that is not one of ours: other types of entries, names or sizes, a sample without its
+    record, samples whose files are scattered.
     """
     seen: set[str] = set()
     for key, group in groupby(tar.entries(stream, shard, max_bytes), key=lambda found: found[0].key):

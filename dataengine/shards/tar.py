@@ -69,13 +69,13 @@ def entries(stream: BinaryIO, shard: str, max_bytes: int) -> Iterator[tuple[Entr
     """Every file of a tar in order, with its data; the stream is read once, forwards.
 
     Raises `ShardError` for anything but plain files named `KEY.MEMBER`, for a file over `max_bytes`, for a damaged
-    header and for a tar that is cut short.
+    header, for a tar that is cut short and for data behind its end.
     """
     position = 0
     while True:
         block = _read(stream, BLOCK, shard, position)
         if block == bytes(BLOCK):
-            return
+            break
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
@@ -91,6 +91,9 @@ def entries(stream: BinaryIO, shard: str, max_bytes: int) -> Iterator[tuple[Entr
         _read(stream, -info.size % BLOCK, shard, position + info.size)
         yield Entry(key, member, position, info.size), data
         position += info.size + -info.size % BLOCK
+    while rest := stream.read(1 << 20):
+        if rest.count(0) != len(rest):
+            raise ShardError(shard, None, f"there are data behind its end at byte {position}", _DAMAGED)
 
 
 _DAMAGED = "the file is damaged or cut short: copy it again, or build it again"
