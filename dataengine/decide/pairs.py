@@ -259,10 +259,10 @@ class _Draft:
         if isinstance(phrase, Reason):
             self._drop("bg", wanted, phrase)
             return None
-        # It is made from all of the clip; the middle still stands for its time.
+        # It is made from all of the clip; the middle still stands for its time, and what was seen of it for its score.
         stills = self.measured.stills
         frame = Box(0, 0, stills.width, stills.height)
-        middle = Candidate(len(stills.stills) // 2, frame, 1.0, 1.0, 0.0)
+        middle = Candidate(len(stills.stills) // 2, frame, 1.0, 1.0 - scene.filled_share, 0.0)
         return self._reference("bg", "background", phrase, [middle])
 
     # --- Shared by all
