@@ -32,6 +32,7 @@ class CheckLimits(Settings):
     mask_area_most: Share = Field(0.8, description="most of the frame that a mask covers: it has leaked")
     inside_box: Share = Field(0.95, description="least share of a mask inside the box it was cut by")
     on_border: Share = Field(0.5, description="most of a mask's outline that is the frame's edge")
+    background_seen: Share = Field(0.6, description="least share of the background that was seen and not invented")
     holes: Share = Field(0.2, description="most of a mask's filled shape that is holes")
 
 
@@ -138,7 +139,7 @@ def faces_apart(pair: Pair, masks: Masks, limits: CheckLimits) -> Iterator[Findi
 def mask_area(pair: Pair, masks: Masks, limits: CheckLimits) -> Iterator[Finding]:
     """A mask is neither a speck nor most of the frame."""
     for reference, mask in _masked(pair, masks):
-        share = float(mask.mean())
+        share = _pixels(mask) / mask.size
         passed = limits.mask_area <= share <= limits.mask_area_most
         reason = f"{share:.2%} of the frame ({limits.mask_area:.1%} to {limits.mask_area_most:.0%})"
         yield _finding(mask_area, reference.entity, share, passed, reason)
@@ -147,9 +148,9 @@ def mask_area(pair: Pair, masks: Masks, limits: CheckLimits) -> Iterator[Finding
 def mask_inside_box(pair: Pair, masks: Masks, limits: CheckLimits) -> Iterator[Finding]:
     """A mask lies inside the box it was cut by."""
     for reference, mask in _masked(pair, masks):
-        total = int(mask.sum())
+        total = _pixels(mask)
         x0, y0, x1, y1 = (max(0, round(value)) for value in reference.box)
-        share = float(mask[y0:y1, x0:x1].sum()) / total if total else 0.0
+        share = _pixels(mask[y0:y1, x0:x1]) / total if total else 0.0
         reason = f"{share:.0%} of it is inside its box (at least {limits.inside_box:.0%})"
         yield _finding(mask_inside_box, reference.entity, share, share >= limits.inside_box, reason)
 
@@ -162,7 +163,7 @@ def mask_on_border(pair: Pair, masks: Masks, limits: CheckLimits) -> Iterator[Fi
         outline = mask & ~inner
         border = outline.copy()
         border[1:-1, 1:-1] = False
-        share = float(border.sum()) / max(1, int(outline.sum()))
+        share = _pixels(border) / max(1, _pixels(outline))
         reason = f"{share:.0%} of its outline is the frame's edge (at most {limits.on_border:.0%})"
         yield _finding(mask_on_border, reference.entity, share, share <= limits.on_border, reason)
 
@@ -172,9 +173,17 @@ def mask_holes(pair: Pair, masks: Masks, limits: CheckLimits) -> Iterator[Findin
     for reference, mask in _masked(pair, masks):
         shapes, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         filled = int(cv2.drawContours(np.zeros(mask.shape, np.uint8), shapes, -1, 1, cv2.FILLED).sum())
-        share = 1 - int(mask.sum()) / filled if filled else 0.0
+        share = 1 - _pixels(mask) / filled if filled else 0.0
         reason = f"{share:.0%} of its filled shape is holes (at most {limits.holes:.0%})"
         yield _finding(mask_holes, reference.entity, share, share <= limits.holes, reason)
+
+
+def background_seen(pair: Pair, masks: Masks, limits: CheckLimits) -> Iterator[Finding]:
+    """A background was mostly seen in some frame and not invented where people stood."""
+    if pair.background is not None:
+        seen = pair.background.score
+        reason = f"{seen:.0%} of it was seen in some frame (at least {limits.background_seen:.0%})"
+        yield _finding(background_seen, pair.background.entity, seen, seen >= limits.background_seen, reason)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -189,6 +198,7 @@ CHECKS: tuple[Check, ...] = (
     mask_inside_box,
     mask_on_border,
     mask_holes,
+    background_seen,
 )
 
 
@@ -199,8 +209,12 @@ def containment(attribute: Reference, subject: Subject, masks: Masks) -> float |
     mask, body = masks.get(attribute.entity), masks.get(subject.body.entity)
     if mask is None or body is None:
         return None
-    total = int(mask.sum())
-    return int((mask & body).sum()) / total if total else 0.0
+    total = _pixels(mask)
+    return _pixels(mask & body) / total if total else 0.0
+
+
+def _pixels(mask: MaskPixels) -> int:
+    return int(np.count_nonzero(mask))
 
 
 def _masked(pair: Pair, masks: Masks) -> Iterator[tuple[Reference, MaskPixels]]:

@@ -112,7 +112,8 @@ def render(report: Report, worst: Sequence[Card], others: Sequence[Card]) -> str
         "seen": visible,
         "brief": shortened,
     }
-    style = environment.get_template("report.css").render(colours=palette.ALL, entities=_ENTITIES)
+    entities = _entities((*worst, *others))
+    style = environment.get_template("report.css").render(colours=palette.ALL, entities=entities)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
     return environment.get_template("report.html").render(
         report=report,
@@ -122,17 +123,15 @@ def render(report: Report, worst: Sequence[Card], others: Sequence[Card]) -> str
         others=others,
         shown={card.key for card in (*worst, *others)},
         config="" if report.run is None else _lines(json.dumps(report.run.config, indent=2, ensure_ascii=False)),
-        style=Markup(style),  # noqa: S704 — rendered from our own file and palette, nothing of the dataset is in it
+        style=Markup(style),  # noqa: S704 — from our own file; of the dataset it holds entity ids alone, which the record restricts
         style_digest=digest,
     )
 
 
-# Every entity gets a rule in the style sheet that lights it up wherever it stands; a card has no more than these.
-_ENTITIES = (
-    "bg",
-    *(f"o{i}" for i in range(6)),
-    *(f"s{i}.{part}" for i in range(4) for part in ("face", "body", "a0", "a1", "a2")),
-)
+def _entities(cards: Iterable[Card]) -> list[str]:
+    """Everything that stands on the page: each gets a rule in the style sheet that lights it up in all its places."""
+    found = {reference.entity for shown in cards for reference in shown.pair.references}
+    return sorted(found)
 
 
 def _card(out: Store, row: IndexRow, limits: CheckLimits) -> Card | None:

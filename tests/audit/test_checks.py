@@ -162,6 +162,12 @@ def test_a_damaged_mask(
     assert (check, "s0.a0") in failed(pair, masks)
 
 
+def test_an_invented_background(pair: Pair, masks: Masks) -> None:
+    assert pair.background is not None
+    invented = pair.model_copy(update={"background": pair.background.model_copy(update={"score": 0.45})})
+    assert "45%" in failed(invented, masks)["background_seen", "bg"].reason
+
+
 def test_limits_move_the_verdict_and_not_the_score(pair: Pair, masks: Masks) -> None:
     strict = {(f.check, f.entity): f for f in check_sample(pair, masks, CheckLimits(face_px=500))}
     lax = {(f.check, f.entity): f for f in check_sample(pair, masks, LIMITS)}
