@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from queue import Empty, Queue
+from typing import TypeVar, cast
 
 import pyarrow as pa
 
@@ -17,6 +20,8 @@ from dataengine.records import Quarantined, Record
 from dataengine.stage import Row
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TRANSIENT = (ConnectionError,)
 """Errors that may pass: tried again, with a pause that doubles. Every other error is the row's own and final."""
@@ -119,24 +124,13 @@ class StageWorker:
     def _process(self, rows: Sequence[Row]) -> Sequence[Record]:
         """The stage's own work, bounded in time. Raises what the stage raises, or `RowTimeout`."""
         limit = self.step.resources.row_timeout_s * len(rows)
-        for attempt in range(1, ATTEMPTS + 1):
-            # A thread of its own: the only way to stop waiting for native code. It is abandoned, not stopped.
-            executor = ThreadPoolExecutor(max_workers=1)
-            future = executor.submit(self.step.stage.process, rows)
+        for attempt in range(1, ATTEMPTS):
             try:
-                return future.result(timeout=limit)
-            except TimeoutError as error:
-                if future.done():
-                    raise
-                raise RowTimeout(f"still running after {limit:.0f} s (resources.row_timeout_s)") from error
+                return bounded(partial(self.step.stage.process, rows), limit)
             except TRANSIENT as error:
-                if attempt == ATTEMPTS:
-                    error.add_note(f"tried {ATTEMPTS} times")
-                    raise
+                log.warning("%s: %s; attempt %d of %d", self.step.stage.name, error, attempt, ATTEMPTS)
                 time.sleep(PAUSE_S * 2 ** (attempt - 1))
-            finally:
-                executor.shutdown(wait=False)
-        raise AssertionError("unreachable")
+        return bounded(partial(self.step.stage.process, rows), limit)
 
     def _quarantine(self, row: Row, error: Exception) -> Quarantined:
         return quarantine(row, self.step.stage.name, error, ATTEMPTS if isinstance(error, TRANSIENT) else 1)
@@ -149,6 +143,30 @@ class StageWorker:
 
     def _is_looked_at_later(self, kind: type[Record]) -> bool:
         return bool(self.pipeline.readers_after(self.step.stage.name, kind))
+
+
+def bounded(function: Callable[[], T], limit_s: float) -> T:
+    """The function's result, or `RowTimeout` after that many seconds.
+
+    It runs in a thread of its own, the only way to stop waiting for native code. After a timeout the thread is left to
+    itself; it is a daemon, so that the process can still end.
+    """
+    results: Queue[tuple[T | None, BaseException | None]] = Queue()
+
+    def work() -> None:
+        try:
+            results.put((function(), None))
+        except BaseException as error:
+            results.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        result, error = results.get(timeout=limit_s)
+    except Empty:
+        raise RowTimeout(f"still running after {limit_s:g} s (resources.row_timeout_s)") from None
+    if error is not None:
+        raise error
+    return cast(T, result)
 
 
 def quarantine(row: Row, stage: str, error: Exception, attempts: int = 1) -> Quarantined:

@@ -119,16 +119,16 @@ class Index:
     table: pa.Table
 
     @classmethod
-    def read(cls, out: Store) -> Index:
-        """The index of a dataset. Raises `StoreError` when there is none, `ValueError` when it is not one of ours."""
-        with out.open_input(INDEX) as stream:
+    def read(cls, out: Store, name: str = INDEX) -> Index:
+        """The index of a dataset, or one written under another name. Raises `StoreError` when there is none, `ValueError` when it is not one of ours."""
+        with out.open_input(name) as stream:
             try:
                 table = pq.read_table(stream)
             except (pa.ArrowInvalid, OSError) as error:
-                raise ValueError(f"{out.uri}/{INDEX} cannot be read: {error}; build the dataset again") from error
+                raise ValueError(f"{out.uri}/{name} cannot be read: {error}; build the dataset again") from error
         if not table.schema.equals(SCHEMA):
             other = ", ".join(sorted(set(SCHEMA.names) ^ set(table.schema.names))) or "types"
-            raise ValueError(f"{out.uri}/{INDEX} differs from what this version writes ({other}): build again")
+            raise ValueError(f"{out.uri}/{name} differs from what this version writes ({other}): build again")
         return cls(table)
 
     def __len__(self) -> int:

@@ -1,0 +1,63 @@
+# Everything a newcomer needs: `make demo` and `make test` set up what they need themselves.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+# uv from the PATH, or one of our own beside the environment.
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+# A machine with an NVIDIA driver gets the GPU lock (vLLM), any other the CPU lock.
+LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),requirements-gpu.lock,requirements.lock)
+
+.PHONY: help setup lock demo test lint format schemas bench bench-lumosx clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: $(BIN)/.ready ## Make .venv from the committed pins (GPU or CPU lock by itself)
+
+$(BIN)/.ready: pyproject.toml $(LOCK) | $(UV)
+	@test -x $(BIN)/python || $(UV) venv -q --python '>=3.11,<3.13' $(VENV)
+	@echo "installing $(LOCK) into $(VENV) (about 6 GB, most of it PyTorch)"
+	@$(UV) pip install -q --python $(BIN)/python -r $(LOCK)
+	@$(UV) pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+.uv/bin/uv:
+	@echo "uv is not installed: putting one into .uv"
+	@python3 -m venv .uv && .uv/bin/pip install -q uv
+
+lock: $(UV) ## Resolve the pins anew (names and versions only)
+	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate -q -o requirements.lock
+	$(UV) pip compile pyproject.toml --extra dev --extra vllm --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate -q -o requirements-gpu.lock
+
+demo: setup ## Raw video -> shards -> report -> training -> sample, on this machine, no downloads
+	@test -f $(DEMO)/input/sample.mp4 || $(BIN)/dataengine sample-video $(DEMO)/input
+	@$(BIN)/dataengine run conf/end_to_end.yaml
+
+test: setup ## All tests
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff, ruff format, mypy and the floors of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## Format the code
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format .
+
+schemas: setup ## Regenerate schemas/ and conf/build.yaml, conf/train.yaml from the code
+	$(BIN)/python -m dataengine.schemas
+	$(BIN)/dataengine config render --kind build --defaults > conf/build.yaml
+	$(BIN)/dataengine config render --kind train --defaults > conf/train.yaml
+
+bench: setup ## All benchmarks; each prints a ratio to a peer or a bound
+	@for file in tests/bench/*_cpu.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+bench-lumosx: setup ## The DiT's fast path against the released way
+	$(BIN)/python tests/bench/lumosx_cpu.py
+
+clean: ## Remove the demo's output
+	rm -rf $(DEMO)

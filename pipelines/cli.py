@@ -1,0 +1,267 @@
+"""The command line. Exit codes: 0 done · 1 nothing could be done · 2 wrong usage · 3 done, with quarantined rows."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dataengine.config import CONF, BuildSettings, ConfigError, Settings, load, profile_file, render
+from dataengine.lumosx.settings import TrainSettings
+
+HELP = {"rich_markup_mode": "rich", "no_args_is_help": True, "add_completion": False}
+app = typer.Typer(help="Raw videos → relational training pairs → a trained LumosX DiT.", **HELP)  # type: ignore[arg-type]
+audit_app = typer.Typer(help="Look at who was tied to what, and how sure we are.", no_args_is_help=True)
+config_app = typer.Typer(help="See the configuration that a command would use.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
+app.add_typer(config_app, name="config")
+
+console = Console()
+errors = Console(stderr=True)
+
+OVERRIDE = re.compile(r"^[a-z_][a-z0-9_.]*=")
+
+
+class Exit(IntEnum):
+    DONE = 0
+    NOTHING = 1
+    USAGE = 2
+    QUARANTINED = 3
+
+
+class Kind(StrEnum):
+    BUILD = "build"
+    TRAIN = "train"
+
+
+SETTINGS: dict[Kind, type[Settings]] = {Kind.BUILD: BuildSettings, Kind.TRAIN: TrainSettings}
+
+Profile = Annotated[str, typer.Option(help="A name from conf/profiles/, or a path ending in .yaml.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change single settings.")]
+Output = Annotated[str, typer.Argument(metavar="OUT", help="A folder that `build` wrote, or its s3:// or gs:// URI.")]
+
+
+def settings_of(kind: Kind, profile: str, overrides: Sequence[str]) -> Settings:
+    """Defaults, then the profile's section, then overrides. Raises `ConfigError`."""
+    return load(SETTINGS[kind], [(CONF / f"{kind}.yaml", None), (profile_file(profile), kind.value)], overrides)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Expected failures end in one message and an exit code, not in a traceback."""
+    from dataengine.engine.run import ClusterTooSmall
+    from dataengine.engine.sources import InputError
+    from dataengine.store import StoreError
+
+    try:
+        yield
+    except (ConfigError, InputError) as error:
+        errors.print(f"[bold red]error[/] {_plain(error)}", highlight=False)
+        raise typer.Exit(Exit.USAGE) from error
+    except (ClusterTooSmall, StoreError) as error:
+        errors.print(f"[bold red]error[/] {_plain(error)}", highlight=False)
+        raise typer.Exit(Exit.NOTHING) from error
+    except KeyboardInterrupt as error:
+        errors.print("\nstopped. What was committed is kept: the same command goes on from there.")
+        raise typer.Exit(130) from error
+
+
+def _plain(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))
+
+
+@app.command()
+def build(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[MORE INPUTS] [KEY=VALUE]...", help="More inputs; changed settings.")
+    ] = None,
+    source: Annotated[list[str] | None, typer.Option("--input", help="Video, folder or s3://, gs:// URI.")] = None,
+    output: Annotated[str, typer.Option(help="Folder or URI to write. An earlier build is brought up to date.")] = "",
+    profile: Profile = "embedded",
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join (default: Ray in this process).")] = None,
+) -> None:
+    """Build relational training shards from raw videos.
+
+    Finds the videos, measures them (shots, faces, captions, boxes, masks, backgrounds), decides which subject owns
+    what, and packs webdataset shards into OUTPUT, with an index, a quarantine table, a report and a dataset card.
+    A bad video never stops the run. A build that was killed goes on where it was; a changed setting re-runs only what
+    depends on it.
+
+    [bold]Examples[/]
+
+      dataengine build --input videos/ --output shards/
+
+      dataengine build --input a.mp4 b.mp4 --output shards/ decide.clips.min_s=2 decide.filters.face_min_px=64
+
+      dataengine build --input s3://bucket/raw --output s3://bucket/pairs --address ray://head:10001
+    """
+    from pipelines.build import build as run_build
+
+    overrides = [word for word in words or [] if OVERRIDE.match(word)]
+    places = [*(source or []), *(word for word in words or [] if not OVERRIDE.match(word))]
+    if not places or not output:
+        errors.print("[bold red]error[/] both --input and --output are needed: dataengine build --help")
+        raise typer.Exit(Exit.USAGE)
+    with explained():
+        settings = settings_of(Kind.BUILD, profile, overrides)
+        assert isinstance(settings, BuildSettings)
+        summary = run_build(places, output, settings, address, console)
+    from pipelines.show import show_build
+
+    show_build(summary, output, console)
+    raise typer.Exit(_exit_code(summary.pairs, summary.quarantined))
+
+
+def _exit_code(pairs: int, quarantined: int) -> Exit:
+    if not pairs:
+        return Exit.NOTHING
+    return Exit.QUARANTINED if quarantined else Exit.DONE
+
+
+@app.command()
+def validate(output: Output) -> None:
+    """Check every shard of a dataset: tars, hashes, records, spans, masks, clips, index.
+
+    Exits with 1 when something is wrong; each line says what, in which shard and sample, and what to do.
+
+    [bold]Example[/]   dataengine validate shards/
+    """
+    from dataengine.shards.validate import validate as check_shards
+    from dataengine.store import Store
+
+    with explained():
+        report = check_shards(Store.at(output))
+    for finding in report.findings:
+        console.print(f"[red]✗[/] {finding}", markup=True, highlight=False)
+    console.print(
+        f"{report.samples} samples in {report.shards} shards, {report.bytes / 1e6:.1f} MB, {report.seconds:.1f} s: "
+        + ("all good" if report.ok else f"{len(report.findings)} problems")
+    )
+    raise typer.Exit(Exit.DONE if report.ok and report.samples else Exit.NOTHING)
+
+
+@audit_app.command("report")
+def audit_report(output: Output) -> None:
+    """Write report.html, report.json and the contact sheet of a dataset anew.
+
+    [bold]Example[/]   dataengine audit report shards/
+    """
+    from dataengine.audit.contact_sheet import contact_sheet
+    from dataengine.audit.report import write_report
+    from dataengine.store import Store
+
+    with explained():
+        write_report(Store.at(output))
+        contact_sheet(Store.at(output))
+    console.print(f"{output}/report.html, {output}/report.json, {output}/contact_sheet.png")
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="Folder that `build` wrote.")],
+    run: Annotated[Path, typer.Option(help="Folder of checkpoints and logs. An earlier run goes on.")],
+    profile: Profile = "embedded",
+    overrides: Overrides = None,
+) -> None:
+    """Train a LumosX DiT from shards.
+
+    Resumes exactly from the last checkpoint in RUN. Writes tensorboard logs, checkpoints and loss.png, and prints the
+    loss on held-out noise levels before and after.
+
+    [bold]Example[/]   dataengine train --data shards/ --run runs/first steps=500
+    """
+    from dataengine.lumosx.trainer import train as run_training
+    from pipelines.show import show_training
+
+    with explained():
+        settings = settings_of(Kind.TRAIN, profile, overrides or [])
+        assert isinstance(settings, TrainSettings)
+        result = run_training(data, run, settings)
+    show_training(result, console)
+
+
+@app.command()
+def sample(
+    run: Annotated[Path, typer.Option(help="Folder that `train` wrote.")],
+    pair: Annotated[str, typer.Option(help="Key of the sample whose caption and references to use.")],
+    output: Annotated[Path, typer.Option(help="The .mp4 to write; a contact sheet .png goes beside it.")],
+    data: Annotated[Path | None, typer.Option(help="Dataset of the pair (default: the run's own).")] = None,
+) -> None:
+    """Generate a video for a pair's caption and references with a trained model.
+
+    [bold]Example[/]   dataengine sample --run runs/first --pair 3f2a… --output sample.mp4
+    """
+    from dataengine.lumosx.sampling import sample_pair
+
+    with explained():
+        made = sample_pair(run, data, pair, output)
+    console.print(f"{made.video}\n{made.sheet}")
+
+
+@app.command("sample-video")
+def sample_video(folder: Annotated[Path, typer.Argument(help="Where sample.mp4 and sample.truth.json go.")]) -> None:
+    """Make a real test video, with its truth, from public-domain portraits that ship in installed packages.
+
+    [bold]Example[/]   dataengine sample-video videos/
+    """
+    from dataengine.world.sample import make_sample
+
+    truth = make_sample(folder)
+    console.print(f"{folder}/sample.mp4: {len(truth.shots)} shots; truth in {folder}/sample.truth.json")
+
+
+@app.command()
+def run(file: Annotated[Path, typer.Argument(help="For instance conf/end_to_end.yaml.")]) -> None:
+    """Run everything a file describes: build, report, train, sample.
+
+    [bold]Example[/]   dataengine run conf/end_to_end.yaml
+    """
+    from pipelines.end_to_end import end_to_end
+
+    with explained():
+        summary = end_to_end(file, console)
+    raise typer.Exit(_exit_code(summary.pairs, summary.quarantined))
+
+
+@config_app.command("render")
+def config_render(
+    kind: Annotated[Kind, typer.Option(help="Which command's settings.")] = Kind.BUILD,
+    profile: Profile = "embedded",
+    defaults: Annotated[bool, typer.Option("--defaults", help="The defaults alone, without any profile.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Print all settings a command would use, as YAML.
+
+    [bold]Example[/]   dataengine config render --kind train steps=500
+    """
+    with explained():
+        settings = SETTINGS[kind]() if defaults else settings_of(kind, profile, overrides or [])
+    sys.stdout.write(render(settings))
+
+
+@config_app.command("schema")
+def config_schema(kind: Annotated[Kind, typer.Option(help="Which command's settings.")] = Kind.BUILD) -> None:
+    """Print the JSON Schema of a command's settings: every key, its type, range and meaning.
+
+    [bold]Example[/]   dataengine config schema --kind train
+    """
+    sys.stdout.write(json.dumps(SETTINGS[kind].model_json_schema(), indent=1, ensure_ascii=False) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. `--input a b c` is read as three inputs."""
+    app(args=None if arguments is None else [*arguments, *sys.argv[1:]], prog_name="dataengine")
+
+
+if __name__ == "__main__":
+    main()

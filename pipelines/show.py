@@ -1,0 +1,74 @@
+"""What a person sees at the end of a command: what was made, where it is, what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dataengine.lumosx.sampling import Made
+from dataengine.lumosx.trainer import TrainResult
+from dataengine.records import RunSummary
+
+
+def heading(title: str, subtitle: str, console: Console) -> None:
+    console.print(f"\n[bold]{title}[/]  [dim]{subtitle}[/]")
+
+
+def show_build(summary: RunSummary, output: str, console: Console) -> None:
+    """The funnel of a build and where its files are."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, justify in (("stage", "left"), ("model", "left"), ("done", "right"), ("cached", "right"),
+                          ("spared", "right"), ("quarantined", "right"), ("seconds", "right")):  # fmt: skip
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for s in summary.stages:
+        numbers = (str(n) if n else "·" for n in (s.done, s.cached, s.gated, s.quarantined))
+        table.add_row(s.stage, f"[dim]{escape(s.model)}[/]", *numbers, f"{s.seconds:.1f}")
+    console.print(table)
+    console.print(
+        f"{summary.sources} videos → {summary.clips} clips → [bold]{summary.pairs} pairs[/] with "
+        f"{summary.subjects} subjects in {summary.wall_s:.0f} s",
+        highlight=False,
+    )
+    for rule, count in summary.rejected.items():
+        console.print(f"  [dim]{count} clips not kept: {escape(rule)}[/]", highlight=False)
+    if summary.quarantined:
+        console.print(f"  [yellow]{summary.quarantined} quarantined: {escape(output)}/quarantine.parquet says why[/]")
+    console.print(f"  {escape(output)}/report.html", highlight=False)
+
+
+def show_training(result: TrainResult, console: Console) -> None:
+    """Held-out loss before and after."""
+    before, after = result.validation_before, result.validation_after
+    console.print(
+        f"held-out loss {before:.4f} → [bold]{after:.4f}[/] ({after / before - 1:+.0%}) in {result.steps} steps,"
+        f" {result.seconds:.0f} s",
+        highlight=False,
+    )
+
+
+def show_made(output: str, run: Path, made: Made, key: str, console: Console) -> None:
+    """The whole list of what an end-to-end run left behind, and the next commands to try."""
+    files = (
+        ("contact sheet", f"{output}/contact_sheet.png"),
+        ("report", f"{output}/report.html"),
+        ("shards", f"{output}/shards/"),
+        ("loss curve", f"{run}/loss.png"),
+        ("sampled clip", f"{made.video}"),
+        ("sample sheet", f"{made.sheet}"),
+    )
+    commands = (
+        f"dataengine validate {output}",
+        "dataengine build --input YOUR_VIDEOS --output shards",
+        f"dataengine train --data {output} --run {run} steps=1000",
+        f"dataengine sample --run {run} --pair {key} --output again.mp4",
+        f"tensorboard --logdir {run}",
+    )
+    console.print("\n[bold]made[/]")
+    for what, where in files:
+        console.print(f"  {what:<14} {escape(where)}", highlight=False)
+    console.print("\n[bold]try next[/]  [dim](the commands are in .venv/bin)[/]")
+    for command in commands:
+        console.print(f"  {escape(command)}", highlight=False)

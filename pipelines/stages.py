@@ -1,0 +1,96 @@
+"""Which stages a build runs, in which order, and the decisions between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dataengine.config import BuildSettings, digest
+from dataengine.decide.clips import plan_clips
+from dataengine.decide.gates import gate_faces
+from dataengine.decide.pairs import Measured, decide_pair
+from dataengine.engine.pipeline import Pipeline, Step
+from dataengine.measure.background import BackgroundStage
+from dataengine.measure.caption import CaptionStage
+from dataengine.measure.encode import EncodeStage
+from dataengine.measure.faces import FacesStage
+from dataengine.measure.frames import FramesStage
+from dataengine.measure.ground import GroundStage
+from dataengine.measure.probe import ProbeStage
+from dataengine.measure.segment import SegmentStage
+from dataengine.measure.shots import ShotsStage
+from dataengine.records import (
+    Background,
+    Caption,
+    Clip,
+    Decision,
+    EncodedClip,
+    Grounding,
+    People,
+    Provenance,
+    Rejected,
+    Segmentation,
+    ShotScores,
+    Stills,
+)
+from dataengine.stage import Row, provenance
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The pure decisions of a build as the engine calls them."""
+
+    settings: BuildSettings
+    provenance: Provenance
+
+    def cut(self, row: Row) -> tuple[Clip, ...]:
+        return plan_clips(row.id, row[ShotScores], self.settings.decide.clips)
+
+    def admit(self, row: Row) -> Rejected | None:
+        """Spares the stages behind the face detector clips without a usable face."""
+        assert row.clip is not None
+        reason = gate_faces(row[People], self.settings.decide.filters)
+        return Rejected(clip=row.clip, rule=reason.rule, detail=reason.detail) if reason else None
+
+    def finish(self, row: Row) -> Decision:
+        assert row.clip is not None
+        measured = Measured(
+            clip=row.clip,
+            source_names=row.source.names,
+            stills=row[Stills],
+            people=row[People],
+            caption=row[Caption],
+            grounding=row[Grounding],
+            segmentation=row[Segmentation],
+            background=row[Background],
+            encoded=row[EncodedClip],
+        )
+        return decide_pair(measured, self.provenance, self.settings.decide, self.settings.seed)
+
+
+def compose(settings: BuildSettings) -> Pipeline:
+    """The pipeline of a build. Models are chosen here and loaded where they run."""
+    of = settings.stages
+    draft = Decisions(settings, Provenance(stages=(), decided_by=digest(settings.decide)))
+    pipeline = Pipeline(
+        source_steps=(
+            Step(ProbeStage(of.probe), of.probe.resources),
+            Step(ShotsStage(of.shots), of.shots.resources),
+        ),
+        cut=draft.cut,
+        clip_steps=(
+            Step(FramesStage(of.frames), of.frames.resources),
+            Step(FacesStage(of.faces), of.faces.resources),
+            Step(CaptionStage(of.caption), of.caption.resources, admit=draft.admit),
+            Step(GroundStage(of.ground), of.ground.resources),
+            Step(SegmentStage(of.segment), of.segment.resources),
+            Step(BackgroundStage(of.background), of.background.resources),
+            Step(EncodeStage(of.encode), of.encode.resources),
+        ),
+        finish=draft.finish,
+        keeps=frozenset({Stills, People, Caption, Grounding, Segmentation, Background, EncodedClip}),
+        verdict=Decision,
+    )
+    prints = pipeline.fingerprints
+    stages = tuple(provenance(step.stage, prints[step.stage.name]) for step in pipeline.steps)
+    signed = replace(draft, provenance=draft.provenance.model_copy(update={"stages": stages}))
+    return replace(pipeline, finish=signed.finish)

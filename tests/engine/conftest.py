@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray import cloudpickle
+
+import toy
+
+# Ray's workers cannot import a test folder: the toy stages travel by value.
+cloudpickle.register_pickle_by_value(toy)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    from dataengine.engine.run import connect
+
+    connect()
+    yield
+    ray.shutdown()
