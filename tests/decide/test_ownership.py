@@ -1,0 +1,116 @@
+"""Ownership: votes and pixels must agree, with a margin to the next person."""
+
+import numpy as np
+import pytest
+
+from dataengine import masks
+from dataengine.config import FilterRules
+from dataengine.decide.ownership import check_mask, check_votes, name_subjects
+from dataengine.records import (
+    Box,
+    Caption,
+    EntityMask,
+    Mention,
+    People,
+    Person,
+    PersonMention,
+    Phrase,
+    Reason,
+    Sighting,
+    Vote,
+)
+
+RULES = FilterRules(owner_min_share=0.5, owner_min_inside=0.6, owner_min_margin=0.2)
+
+
+def mention(*shares: float) -> Mention:
+    """A phrase with these shares of votes for person 0, 1, …"""
+    votes = tuple(Vote(person=person, share=share) for person, share in enumerate(shares))
+    return Mention(phrase=Phrase(text="words", span=None), votes=votes)
+
+
+def caption(*nouns: Mention) -> Caption:
+    people = tuple(PersonMention(noun=noun, attributes=()) for noun in nouns)
+    return Caption(text="", people=people, objects=(), background=None, answers=())
+
+
+def people(*bodies: Box, score: float = 0.9) -> People:
+    """Everybody in still 0 only."""
+    return People(
+        people=tuple(
+            Person(
+                index=index,
+                sightings=(
+                    Sighting(
+                        still=0, face=body, face_score=score, landmarks=(), body=body, body_score=None, sharpness=1
+                    ),
+                ),
+            )
+            for index, body in enumerate(bodies)
+        )
+    )
+
+
+def found(x0: int, x1: int, still: int = 0) -> EntityMask:
+    """A mask over columns x0…x1 of a 200x100 frame."""
+    pixels = np.zeros((100, 200), bool)
+    pixels[40:60, x0:x1] = True
+    mask = masks.encode(pixels)
+    return EntityMask(entity="s0.a0", still=still, box=masks.tight_box(mask), mask=mask, score=1)
+
+
+def rule(reason: object) -> str | None:
+    assert reason is None or isinstance(reason, Reason)
+    return None if reason is None else reason.rule
+
+
+def test_subjects_are_named_by_votes():
+    named = name_subjects(caption(mention(0.1, 0.9), mention(0.6, 0.4)), RULES)
+    assert named == (Vote(person=1, share=0.9), Vote(person=0, share=0.6))
+    unsure = name_subjects(caption(mention(), mention(0.5, 0.5), mention(0.49, 0.1)), RULES)
+    assert [rule(reason) for reason in unsure] == ["owner_votes", "owner_votes", "owner_min_share"]
+
+
+def test_two_names_for_one_person_are_both_refused():
+    named = name_subjects(caption(mention(0.9, 0), mention(0.6, 0.1), mention(0, 0.8)), RULES)
+    assert [rule(r) for r in named[:2]] == ["owner_conflict", "owner_conflict"]
+    assert named[2] == Vote(person=1, share=0.8)
+
+
+def test_votes_against_the_caption():
+    assert check_votes(mention(0.8, 0.2), 0, RULES) is None
+    assert rule(check_votes(mention(0.8, 0.2), 1, RULES)) == "owner_disagrees"
+    assert rule(check_votes(mention(0.5, 0.5), 0, RULES)) == "owner_votes"
+    assert rule(check_votes(mention(0.4), 0, RULES)) == "owner_min_share"
+
+
+def test_pixels_inside_the_owner():
+    two = people(Box(0, 0, 100, 100), Box(100, 0, 200, 100))
+    assert check_mask(found(20, 60), 0, two, RULES) is None
+    assert rule(check_mask(found(20, 60), 1, two, RULES)) == "owner_min_inside"
+    assert check_mask(found(60, 120), 0, two, RULES) is None, "2/3 here, 1/3 there"
+    assert rule(check_mask(found(50, 150), 0, two, RULES)) == "owner_min_inside"
+
+
+def test_the_margin_to_the_next_person():
+    overlapping = people(Box(0, 0, 120, 100), Box(50, 0, 200, 100))
+    assert rule(check_mask(found(50, 100), 0, overlapping, RULES)) == "owner_min_margin"
+    assert check_mask(found(20, 100), 0, overlapping, RULES) is None
+    doubtful = people(Box(0, 0, 120, 100), Box(50, 0, 200, 100), score=0.4)
+    assert rule(check_mask(found(50, 100), 0, doubtful, RULES)) == "owner_unseen", "nobody is sure to be there"
+
+
+def test_a_small_attribute_is_its_owners_though_iou_is_tiny():
+    alone = people(Box(0, 0, 200, 100))
+    assert check_mask(found(100, 104), 0, alone, RULES) is None
+
+
+def test_the_owner_must_be_seen_in_that_still():
+    assert rule(check_mask(found(20, 60, still=1), 0, people(Box(0, 0, 100, 100)), RULES)) == "owner_unseen"
+
+
+@pytest.mark.parametrize("inside", [0.0, 1.0])
+def test_limits_are_configuration(inside):
+    rules = FilterRules(owner_min_inside=inside, owner_min_margin=0)
+    two = people(Box(0, 0, 100, 100), Box(150, 0, 200, 100))
+    assert (check_mask(found(90, 110), 0, two, rules) is None) == (inside == 0.0)

@@ -1,0 +1,93 @@
+"""Spans: one place at word boundaries, or the reason why there is none."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataengine.decide.spans import resolve
+from dataengine.records import Phrase, Reason, Span
+
+
+def find(caption: str, text: str, taken: tuple[Span, ...] = ()) -> str | None:
+    """The found words, None when the resolver gives a reason."""
+    span = resolve(caption, Phrase(text=text, span=None), taken)
+    return None if isinstance(span, Reason) else span.of(caption)
+
+
+def rule(caption: str, text: str, span: Span | None = None, taken: tuple[Span, ...] = ()) -> str:
+    reason = resolve(caption, Phrase(text=text, span=span), taken)
+    assert isinstance(reason, Reason)
+    return reason.rule
+
+
+def test_one_occurrence_is_the_span():
+    assert resolve("A man in a hat", Phrase(text="man", span=None)) == Span(2, 5)
+    assert find("The woman beside the man.", "man") == "man", "not the end of woman"
+    assert find("Man with a hat", "man") == "Man", "case is ignored, the caption's is kept"
+    assert find("a black\n  shirt", "black shirt") == "black\n  shirt"
+    assert find("the man's hat (red).", "man") == "man"
+    assert find("the man's hat (red).", "red") == "red"
+
+
+def test_why_there_is_none():
+    assert rule("A man in a hat", "shirt") == "span_absent"
+    assert rule("A man and a man", "man") == "span_ambiguous"
+    assert rule("A man", "") == "span_absent"
+    assert rule("A man in a black shirt", "black shirt", taken=(Span(17, 22),)) == "span_overlapping"
+    assert find("A man in a black shirt", "black", taken=(Span(17, 22),)) == "black"
+
+
+def test_words_are_not_cut():
+    assert find("a t-shirt", "shirt") is None
+    assert find("a T-shirt", "t-shirt") == "T-shirt"
+    assert find("a shirt - and a hat", "shirt") == "shirt", "a dash is no hyphen"
+    assert find("hats", "hat") is None
+    assert find("hat_2", "hat") is None
+
+
+def test_any_script():
+    assert find("un cafe\u0301 noir", "cafe") is None, "the accent belongs to the letter before it"
+    assert find("ein Mädchen", "dchen") is None
+    assert find("девушка в красной шапке", "красной шапке") == "красной шапке"
+    assert find("一个男人穿着黑色衬衫", "男人") == "男人", "no spaces between words"
+    assert find("人人人", "人人") is None, "two occurrences that overlap are two"
+    assert find("👩‍🚀 waves", "👩") is None, "a joined emoji is one"
+    assert find("a (man", "(man") == "(man", "no pattern characters"
+
+
+def test_a_given_span_is_checked_and_not_searched():
+    caption = "A man and a man"
+    assert resolve(caption, Phrase(text="man", span=Span(12, 15))) == Span(12, 15)
+    for span in (Span(11, 14), Span(2, 2), Span(-3, 0), Span(12, 99)):
+        assert rule(caption, "man", span) == "span_wrong"
+    assert rule(caption, "man", Span(12, 15), taken=(Span(10, 13),)) == "span_overlapping"
+
+
+words = st.lists(st.text(st.characters(codec="utf-8", categories=("L", "N")), min_size=1, max_size=6), min_size=1)
+
+
+@given(words, st.data())
+def test_a_word_among_words(vocabulary, data):
+    number = data.draw(st.integers(0, len(vocabulary) - 1))
+    caption = " ".join(vocabulary)
+    span = resolve(caption, Phrase(text=vocabulary[number], span=None))
+    if isinstance(span, Reason):
+        assert span.rule == "span_ambiguous", "it is there, so it can only be there too often"
+    else:
+        start = len(" ".join(vocabulary[:number])) + (number > 0)
+        assert span == Span(start, start + len(vocabulary[number]))
+
+
+@given(st.text(max_size=40), st.text(max_size=8))
+def test_what_is_found_is_unique_and_says_the_phrase(caption, text):
+    span = resolve(caption, Phrase(text=text, span=None))
+    if isinstance(span, Span):
+        assert [len(word) for word in span.of(caption).split()] == [len(word) for word in text.split()]
+        assert resolve(caption, Phrase(text=span.of(caption), span=span)) == span
+        assert find(caption[: span.start], text) is None
+        assert find(caption[span.end :], text) is None
+
+
+@pytest.mark.parametrize("mark", ["'", '"', ",", ".", "(", "…", "–"])
+def test_punctuation_ends_a_word(mark):
+    assert find(f"a {mark}hat{mark} there", "hat") == "hat"
