@@ -98,9 +98,8 @@ def _card(scene: Scene) -> Image.Image:
     room = _WIDTH - 2 * _MARGIN - 2 * _PAD - _FRAME - 2 * _GAP
     left, right = [_picture_column(scene)], [_caption(scene.pair, room)]
     right += _rows([_panel(scene, group, room) for group in subjects(scene.pair)], room)
-    for group in surroundings(scene.pair):
-        column, width = (left, _FRAME) if _height(left) < _height(right) else (right, room)
-        column.append(_panel(scene, group, width))
+    column, width = (left, _FRAME) if _height(left) < _height(right) else (right, room)
+    column += _rows([_panel(scene, group, width) for group in surroundings(scene.pair)], width)
     height = max(_height(left), _height(right)) + 2 * _PAD
     card = Image.new("RGB", (_WIDTH - 2 * _MARGIN, height), _PAGE)
     _rounded(card, (0, 0, card.width, card.height), 18, fill=_CARD, outline=_LINE)
