@@ -73,7 +73,7 @@ Blob = Annotated[
 class Record(BaseModel):
     """Base of all records: immutable and strict about field names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_serialization_defaults_required=True)
 
     def to_json(self) -> str:
         """The record's one JSON form; blobs are base64."""

@@ -8,6 +8,7 @@ import pytest
 from dataengine import masks
 from dataengine.config import DecideSettings, FilterRules, PairRules
 from dataengine.decide.pairs import decide_pair
+from dataengine.decide.splits import split_of
 from dataengine.records import (
     Background,
     Box,
@@ -230,7 +231,9 @@ def test_sizes_that_do_not_fit_are_an_error(measured_clip):
 
 
 def test_split_is_the_sources(measured_clip):
-    clips = [measured_clip(number) for number in range(12)]
-    assert {pair_of(clip).split for clip in clips} == {"train", "val"}
-    everything = DecideSettings(pairs=PairRules(val_share=0))
-    assert {pair_of(clip, everything).split for clip in clips} == {"train"}
+    def splits(share: float) -> list[str]:
+        rules = DecideSettings(pairs=PairRules(val_share=share))
+        return [pair_of(measured_clip(number), rules).split for number in range(12)]
+
+    assert splits(0.3) == [split_of(f"source{number}", 0.3) for number in range(12)]
+    assert set(splits(0.3)) == {"train", "val"} and set(splits(0)) == {"train"}
