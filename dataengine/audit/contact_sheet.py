@@ -25,7 +25,7 @@ _PAGE, _CARD, _LINE, _INK, _QUIET = "#f3f4f6", "#ffffff", "#dfe3e8", "#1b1d21", 
 _WIDTH, _MARGIN, _PAD, _GAP = 1600, 40, 28, 16
 _FRAME = 640
 _THUMBS = (148, 132, 116, 100)
-_THUMB_ASPECT = 1.7
+_THUMB_ASPECT = 1.8
 _CAPTION_LINES = 6
 _TITLE, _CAPTION, _HEAD, _TEXT, _SMALL, _MONO = (
     Style(34, "bold"), Style(23), Style(18, "bold"), Style(17), Style(15), Style(15, "mono"),
