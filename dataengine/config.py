@@ -140,7 +140,7 @@ class FilterRules(Settings):
 
 class PairRules(Settings):
     still: Literal["random", "sharpest"] = Field("sharpest", description="which still an entity's reference comes from")
-    val_share: float = Field(0.2, ge=0, lt=1, description="share of the sources that are held out, by source hash")
+    val_share: float = Field(0.05, ge=0, lt=1, description="share of the sources that are held out, by source hash")
 
 
 class DecideSettings(Settings):

@@ -59,14 +59,19 @@ def explained() -> Iterator[None]:
     """Expected failures end in one message and an exit code, not in a traceback."""
     from dataengine.engine.run import ClusterTooSmall
     from dataengine.engine.sources import InputError
+    from dataengine.lumosx.checkpoint import CheckpointError
+    from dataengine.lumosx.data import SampleError
+    from dataengine.lumosx.pretrained import MissingWeightsError
+    from dataengine.lumosx.trainer import TrainError
     from dataengine.store import StoreError
 
+    failures = (ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError, TrainError)
     try:
         yield
     except (ConfigError, InputError) as error:
         errors.print(f"[bold red]error[/] {_plain(error)}", highlight=False)
         raise typer.Exit(Exit.USAGE) from error
-    except (ClusterTooSmall, StoreError) as error:
+    except failures as error:
         errors.print(f"[bold red]error[/] {_plain(error)}", highlight=False)
         raise typer.Exit(Exit.NOTHING) from error
     except KeyboardInterrupt as error:
@@ -186,7 +191,7 @@ def train(
     with explained():
         settings = settings_of(Kind.TRAIN, profile, overrides or [])
         assert isinstance(settings, TrainSettings)
-        result = run_training(data, run, settings)
+        result = run_training(data, run, settings, console=console)
     show_training(result, console)
 
 
@@ -202,9 +207,13 @@ def sample(
     [bold]Example[/]   dataengine sample --run runs/first --pair 3f2a… --output sample.mp4
     """
     from dataengine.lumosx.sampling import sample_pair
+    from dataengine.lumosx.trainer import load_run_data
 
     with explained():
-        made = sample_pair(run, data, pair, output)
+        try:
+            made = sample_pair(run, data or load_run_data(run), pair, output)
+        except KeyError as error:
+            raise ConfigError(error.args[0]) from error
     console.print(f"{made.video}\n{made.sheet}")
 
 

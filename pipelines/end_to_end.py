@@ -46,7 +46,7 @@ def end_to_end(file: Path, console: Console) -> RunSummary:
 
     heading("2/3 train", "shards to a model", console)
     data = Path(settings.output)
-    result = train(data, settings.run, train_settings)
+    result = train(data, settings.run, train_settings, console=console)
     show_training(result, console)
 
     heading("3/3 sample", "a pair's caption and references to a video", console)

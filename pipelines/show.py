@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dataengine.lumosx.sampling import Made
+from dataengine.lumosx.sampling import SampleResult
 from dataengine.lumosx.trainer import TrainResult
 from dataengine.records import RunSummary
 
@@ -40,16 +40,24 @@ def show_build(summary: RunSummary, output: str, console: Console) -> None:
 
 
 def show_training(result: TrainResult, console: Console) -> None:
-    """Held-out loss before and after."""
-    before, after = result.validation_before, result.validation_after
+    """Loss at held-out noise levels before and after, for each validation set."""
+    for name, before in result.before.items():
+        after = result.after[name]
+        console.print(
+            f"loss on held-out noise, {name}: {before:.4f} → [bold]{after:.4f}[/] ({after / before - 1:+.0%})",
+            highlight=False,
+        )
     console.print(
-        f"held-out loss {before:.4f} → [bold]{after:.4f}[/] ({after / before - 1:+.0%}) in {result.steps} steps,"
-        f" {result.seconds:.0f} s",
+        f"{result.steps} steps in {result.seconds:.0f} s ({result.step_seconds:.2f} s a step); {result.curve}",
         highlight=False,
     )
+    if result.skipped:
+        console.print(f"  [yellow]{result.skipped} steps skipped: no finite gradient, or no usable sample[/]")
+    for key, reason in result.refused.items():
+        console.print(f"  [yellow]sample {escape(key)} not used: {escape(reason)}[/]", highlight=False)
 
 
-def show_made(output: str, run: Path, made: Made, key: str, console: Console) -> None:
+def show_made(output: str, run: Path, made: SampleResult, key: str, console: Console) -> None:
     """The whole list of what an end-to-end run left behind, and the next commands to try."""
     files = (
         ("contact sheet", f"{output}/contact_sheet.png"),

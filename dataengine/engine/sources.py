@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -174,6 +176,9 @@ def _chunks(uri: str) -> Iterator[bytes]:
             while chunk := stream.read(CHUNK):
                 yield chunk
         return
+    # A pipe or device would be waited on for ever.
+    if not stat.S_ISREG(Path(uri).stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
     with Path(uri).open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk
