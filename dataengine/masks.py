@@ -43,15 +43,13 @@ def tight_box(mask: Mask) -> Box:
     return Box(x, y, x + width, y + height)
 
 
-def share_inside(mask: Mask, box: Box) -> float:
-    """The share of the mask's own pixels that lie inside a box, 0 for an empty mask.
+def share_inside(mask: Mask, around: Box, box: Box) -> float:
+    """The share of the mask's own pixels that lie inside `box`, 0 for an empty mask; `around` is its `tight_box`.
 
     Over the mask's area and not the union (IoU): a small attribute on a large body would always score low by IoU.
     A pixel is inside when its centre is.
     """
-    whole = Box(round(box.x0), round(box.y0), round(box.x1), round(box.y1))
-    around = tight_box(mask)
-    inside = whole.intersection(around)
+    inside = Box(round(box.x0), round(box.y0), round(box.x1), round(box.y1)).intersection(around)
     if inside.area == 0:
         return 0.0
     if inside == around:

@@ -312,7 +312,7 @@ class EntityMask(Record):
 
     entity: EntityId
     still: int
-    box: Box
+    box: Box = Field(description="the smallest one of whole pixels around the mask's")
     mask: Mask
     score: float = Field(description="the segmenter's own quality estimate")
 

@@ -42,7 +42,7 @@ def check_mask(found: EntityMask, person: int, people: People, rules: FilterRule
     bodies = _bodies(people, found.still, rules)
     if person not in bodies:
         return Reason("owner_unseen", f"person {person} is not seen in still {found.still}")
-    inside = {index: masks.share_inside(found.mask, body) for index, body in bodies.items()}
+    inside = {index: masks.share_inside(found.mask, found.box, body) for index, body in bodies.items()}
     if inside[person] < rules.owner_min_inside:
         return Reason("owner_min_inside", f"{inside[person]:.2f} of its pixels are on person {person}")
     rival = max((index for index in inside if index != person), key=lambda index: inside[index], default=None)

@@ -97,9 +97,6 @@ def _rejected(clip: Clip, reason: Reason, dropped: Sequence[Dropped] = ()) -> De
     return Decision(outcome=Rejected(clip=clip, rule=reason.rule, detail=reason.detail), dropped=tuple(dropped))
 
 
-_NO_MASK = Reason("mask_missing", "no still has a mask of it")
-
-
 @dataclass(frozen=True, slots=True)
 class _Named:
     """A subject of the caption whose words and person are certain, and whose face is good enough."""
@@ -215,17 +212,14 @@ class _Draft:
         Nobody measures how sharp a garment is: its owner's face in the same still stands for it.
         """
         sharpness = {s.still: s.sharpness for s in named.sightings}
-        kept: list[Candidate] = []
-        refusals: list[Reason] = []
+        judged: list[Candidate | Reason] = []
         for found in self._masks.get(entity, []):
-            reason = self._poor(found) or ownership.check_mask(
-                found, named.vote.person, self.measured.people, self._filters
-            )
-            if reason is None:
-                kept.append(self._masked(found, sharpness.get(found.still, 0.0)))
-            else:
-                refusals.append(reason)
-        return kept or (refusals[0] if refusals else _NO_MASK)
+            candidate = self._judge(found, sharpness.get(found.still, 0.0))
+            if isinstance(candidate, Candidate):
+                strange = ownership.check_mask(found, named.vote.person, self.measured.people, self._filters)
+                candidate = strange or candidate
+            judged.append(candidate)
+        return _good(judged)
 
     # --- Objects and background
 
@@ -234,15 +228,13 @@ class _Draft:
         kept: list[Reference] = []
         for number, wanted in enumerate(self.measured.caption.objects):
             entity = f"o{number}"
-            judged = [(found, self._poor(found)) for found in self._masks.get(entity, [])]
             # Nothing says how sharp an object is: all its stills count the same, and the scores decide.
-            candidates = [self._masked(found, 0.0) for found, reason in judged if reason is None]
-            poor = next((reason for _, reason in judged if reason is not None), _NO_MASK)
-            phrase = self._claim(wanted) if candidates else poor
-            if isinstance(phrase, Reason):
-                self._drop(entity, wanted, phrase)
-            else:
+            candidates = _good([self._judge(found, 0.0) for found in self._masks.get(entity, [])])
+            phrase = candidates if isinstance(candidates, Reason) else self._claim(wanted)
+            if isinstance(candidates, list) and isinstance(phrase, Phrase):
                 kept.append(self._reference(entity, "object", phrase, candidates))
+            elif isinstance(phrase, Reason):
+                self._drop(entity, wanted, phrase)
         return tuple(kept)
 
     def background(self) -> Reference | None:
@@ -267,25 +259,22 @@ class _Draft:
 
     # --- Shared by all
 
-    def _poor(self, found: EntityMask) -> Reason | None:
-        """Why a mask is not good enough for a reference, whoever it belongs to."""
+    def _judge(self, found: EntityMask, sharpness: float) -> Candidate | Reason:
+        """A mask as a candidate, if it is good enough for a reference, whoever it belongs to."""
         size = (self.measured.stills.width, self.measured.stills.height)
         if (found.mask.width, found.mask.height) != size:
             raise ValueError(
                 f"clip {self.measured.clip.clip_id}: the mask of {found.entity} in still {found.still} is "
                 f"{found.mask.width}x{found.mask.height}, the still {size[0]}x{size[1]}: measure segment again"
             )
-        if found.score < self._filters.mask_min_score:
-            return Reason("mask_min_score", f"the mask scores {found.score:.2f} of {self._filters.mask_min_score}")
-        share = references.area_share(found.mask)
-        if share < self._filters.attribute_min_area or share == 0:
-            return Reason(
-                "attribute_min_area", f"{share:.4f} of the frame, at least {self._filters.attribute_min_area}"
-            )
-        return None
-
-    def _masked(self, found: EntityMask, sharpness: float) -> Candidate:
-        return references.of_mask(found, self._grounded.get((found.entity, found.still), 1.0), sharpness)
+        least_score, least_area = self._filters.mask_min_score, self._filters.attribute_min_area
+        if found.score < least_score:
+            return Reason("mask_min_score", f"the mask scores {found.score:.2f} of {least_score}")
+        grounded = self._grounded.get((found.entity, found.still), 1.0)
+        candidate = references.of_mask(found, grounded, sharpness)
+        if candidate.area_share < least_area or candidate.area_share == 0:
+            return Reason("attribute_min_area", f"{candidate.area_share:.4f} of the frame, at least {least_area}")
+        return candidate
 
     def _claim(self, phrase: Phrase) -> Phrase | Reason:
         """The phrase as the caption writes it, its characters now taken."""
@@ -313,3 +302,10 @@ class _Draft:
             area_share=best.area_share,
             score=best.score,
         )
+
+
+def _good(judged: Sequence[Candidate | Reason]) -> list[Candidate] | Reason:
+    """The candidates among the judged; without any, why the first is none."""
+    good = [candidate for candidate in judged if isinstance(candidate, Candidate)]
+    refused = (reason for reason in judged if isinstance(reason, Reason))
+    return good or next(refused, Reason("mask_missing", "no still has a mask of it"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dataengine import masks
-from dataengine.records import Box, EntityMask, Mask, Sighting
+from dataengine.records import Box, EntityMask, Sighting
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,8 @@ def of_face(sighting: Sighting, width: int, height: int) -> Candidate:
 
 def of_mask(found: EntityMask, grounding_score: float, sharpness: float) -> Candidate:
     """An attribute, body or object: the pixels of its mask, no surer than the phrase was found or the mask was cut."""
-    score = min(found.score, grounding_score)
-    return Candidate(found.still, masks.tight_box(found.mask), area_share(found.mask), score, sharpness)
-
-
-def area_share(mask: Mask) -> float:
-    """The mask's pixels as a share of the frame."""
-    return masks.area(mask) / (mask.width * mask.height)
+    share = masks.area(found.mask) / (found.mask.width * found.mask.height)
+    return Candidate(found.still, found.box, share, min(found.score, grounding_score), sharpness)
 
 
 def choose(

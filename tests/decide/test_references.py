@@ -34,7 +34,7 @@ def test_the_draw_is_fair_and_repeats():
 def test_a_mask_is_as_sure_as_its_weaker_half():
     pixels = np.zeros((20, 40), bool)
     pixels[5:10, 10:30] = True
-    found = EntityMask(entity="o0", still=2, box=Box(0, 0, 40, 20), mask=masks.encode(pixels), score=0.9)
+    found = EntityMask(entity="o0", still=2, box=Box(10, 5, 30, 10), mask=masks.encode(pixels), score=0.9)
     assert of_mask(found, 0.4, 7.0) == Candidate(2, Box(10, 5, 30, 10), 100 / 800, 0.4, 7.0)
     assert of_mask(found, 1.0, 7.0).score == 0.9
 
