@@ -1,19 +1,159 @@
-"""Shared by the tests of dataengine/lumosx: released fixtures, and builders of tiny models and inputs."""
+"""Shared by the tests of dataengine/lumosx: released fixtures and tiny models; a small dataset of real shards."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dataengine.config import ShardSettings
+from dataengine.lumosx import structure
 from dataengine.lumosx.parity import FixtureSample, load_fixture, load_model
-from dataengine.lumosx.structure import Kind, Reference, SampleStructure
 from dataengine.lumosx.transformer import DiT, DiTConfig
+from dataengine.records import Box, Clip, Pair, Phrase, Provenance, Reference, Span, Subject
+from dataengine.shards.assembly import Member
+from dataengine.shards.index import write_index
+from dataengine.shards.plan import SampleName, plan_shards
+from dataengine.shards.writer import write_shard
+from dataengine.store import Store
+from dataengine.video import encode_clip
+
+WIDTH, HEIGHT, FPS = 160, 96, 24
+COLOURS = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 200), "yellow": (220, 200, 40)}
+ROOMS = {"grey hall": (120, 120, 125), "white room": (225, 225, 220), "dark cellar": (40, 38, 45)}
+SKIN = (215, 170, 140)
+
+MakeSample = Callable[..., tuple[Pair, list[Member]]]
+MakeDataset = Callable[..., Path]
+
+
+def frame_at(time_s: float, tops: Sequence[str], room: str) -> NDArray[np.uint8]:
+    """People sway from side to side before a flat wall."""
+    picture = np.full((HEIGHT, WIDTH, 3), ROOMS[room], dtype=np.uint8)
+    for i, top in enumerate(tops):
+        x = int(WIDTH * (i + 1) / (len(tops) + 1) + 6 * np.sin(2 * np.pi * time_s + i))
+        cv2.rectangle(picture, (x - 16, 52), (x + 16, HEIGHT), COLOURS[top], -1)
+        cv2.circle(picture, (x, 36), 14, SKIN, -1)
+    return picture
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def phrase(caption: str, text: str, after: int = 0) -> Phrase:
+    start = caption.index(text, after)
+    return Phrase(text=text, span=Span(start, start + len(text)))
+
+
+def sample(
+    number: int,
+    tops: Sequence[str] = ("red", "blue"),
+    room: str = "grey hall",
+    seconds: float = 1.25,
+    split: str = "train",
+) -> tuple[Pair, list[Member]]:
+    """One pair and its files. One subject a top, each with a face, its top and a body; a background."""
+    nouns = ("a man", "a woman", "a child")[: len(tops)]
+    caption = (
+        " beside ".join(f"{noun} in a {top} top" for noun, top in zip(nouns, tops, strict=True)) + f" in a {room}."
+    )
+    frames = [frame_at(k / FPS, tops, room) for k in range(round(seconds * FPS))]
+    still = frames[0]
+    members = [Member("mp4", encode_clip(frames, FPS, preset="ultrafast"))]
+
+    def reference(entity: str, kind: str, words: Phrase, box: Box) -> Reference:
+        x0, y0, x1, y1 = (int(v) for v in box)
+        members.append(Member(f"{entity}.png", png(still[y0:y1, x0:x1])))
+        return Reference(
+            entity=entity, kind=kind, phrase=words, member=f"{entity}.png", mask_member=None, still=0, time_s=0.0,
+            box=box, area_share=box.area / (WIDTH * HEIGHT), score=1.0,
+        )  # fmt: skip
+
+    subjects = []
+    for i, (noun, top) in enumerate(zip(nouns, tops, strict=True)):
+        x = int(WIDTH * (i + 1) / (len(tops) + 1) + 6 * np.sin(i))
+        named = phrase(caption, noun)
+        subjects.append(
+            Subject(
+                index=i,
+                noun=named,
+                face=reference(f"s{i}.face", "face", named, Box(x - 14, 22, x + 14, 50)),
+                attributes=(
+                    reference(f"s{i}.a0", "attribute", phrase(caption, f"{top} top"), Box(x - 16, 52, x + 16, HEIGHT)),
+                ),
+                body=reference(f"s{i}.body", "body", named, Box(x - 16, 22, x + 16, HEIGHT)),
+                owner_share=1.0,
+            )
+        )
+    background = reference("bg", "background", phrase(caption, room), Box(0, 0, WIDTH, HEIGHT))
+    pair = Pair(
+        key=f"clip_{number:04d}",
+        split=split,  # type: ignore[arg-type]
+        pairing="in_clip",
+        clip=Clip.of(f"source{number}", 0.0, seconds),
+        source_names=(f"{number}.mp4",),
+        width=WIDTH,
+        height=HEIGHT,
+        fps=FPS,
+        frames=len(frames),
+        caption=caption,
+        subjects=tuple(subjects),
+        objects=(),
+        background=background,
+        provenance=Provenance(stages=(), decided_by="test"),
+    )
+    return pair, [*members, Member("json", pair.to_json().encode())]
+
+
+@pytest.fixture(scope="session")
+def make_sample() -> MakeSample:
+    return sample
+
+
+@pytest.fixture(scope="session")
+def make_dataset() -> MakeDataset:
+    def make(folder: Path, samples: Sequence[tuple[Pair, list[Member]]]) -> Path:
+        """Write samples as `dataengine build` does, in shards of two."""
+        store = Store.at(folder)
+        by_key = {pair.key: (pair, members) for pair, members in samples}
+        rows = []
+        for plan in plan_shards((SampleName.of(pair) for pair, _ in samples), ShardSettings(samples=2)):
+            with store.open_output(f"shards/{plan.name}") as stream:
+                rows += write_shard(stream, plan.name, [by_key[key] for key in plan.keys])
+        with store.open_output("index.parquet") as stream:
+            write_index(stream, rows)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory, make_dataset: MakeDataset) -> Path:
+    """Five training clips of one to three subjects, two held-out ones. Read-only: tests share it."""
+    samples = [
+        sample(0, ("red",)),
+        sample(1, ("blue",), "white room"),
+        sample(2, ("green", "red")),
+        sample(3, ("yellow", "blue"), "dark cellar"),
+        sample(4, ("red", "green", "blue"), "white room"),
+        sample(5, ("green",), "dark cellar", split="val"),
+        sample(6, ("blue", "yellow"), split="val"),
+    ]
+    return make_dataset(tmp_path_factory.mktemp("dataset"), samples)
+
 
 CASES = ("case1_one_subject_face", "case3_two_subjects_bg_object")
 
@@ -76,7 +216,7 @@ def make_inputs() -> Callable[..., dict]:
     """Builds random inputs of `DiT.forward` for a list of structures."""
 
     def make(
-        config: DiTConfig, structures: list[SampleStructure], seed: int = 0, crop: tuple[int, int] = (0, 0)
+        config: DiTConfig, structures: list[structure.SampleStructure], seed: int = 0, crop: tuple[int, int] = (0, 0)
     ) -> dict:
         generator = torch.Generator().manual_seed(seed)
 
@@ -84,10 +224,10 @@ def make_inputs() -> Callable[..., dict]:
             return torch.randn(shape, generator=generator)
 
         inputs: dict = {"latents": [], "references": [], "context": []}
-        for index, structure in enumerate(structures):
-            height, width = 2 * structure.grid[0] - crop[0], 2 * structure.grid[1] - crop[1]
-            count = len(structure.references)
-            inputs["latents"].append(rand(config.in_channels, structure.frames, height, width))
+        for index, one in enumerate(structures):
+            height, width = 2 * one.grid[0] - crop[0], 2 * one.grid[1] - crop[1]
+            count = len(one.references)
+            inputs["latents"].append(rand(config.in_channels, one.frames, height, width))
             inputs["references"].append(rand(config.in_channels, count, height, width) if count else None)
             inputs["context"].append(rand(config.text_len - index % 3, config.text_dim))
         inputs["timesteps"] = torch.randint(0, 1000, (len(structures),), generator=generator)
@@ -97,20 +237,20 @@ def make_inputs() -> Callable[..., dict]:
 
 
 @pytest.fixture
-def family() -> SampleStructure:
+def family() -> structure.SampleStructure:
     """Background, two objects, a group of 3 and one of 2, and a third group without a member; 5x9 tokens, 2 frames."""
-    return SampleStructure(
+    return structure.SampleStructure(
         frames=2,
         grid=(5, 9),
         references=(
-            Reference(Kind.BACKGROUND, (10, 11)),
-            Reference(Kind.OBJECT, (8,)),
-            Reference(Kind.OBJECT, ()),
-            Reference(Kind.FACE, (1,), 0),
-            Reference(Kind.ATTRIBUTE, (3, 4), 0),
-            Reference(Kind.ATTRIBUTE, (6,), 0),
-            Reference(Kind.FACE, (2,), 1),
-            Reference(Kind.ATTRIBUTE, (3, 7), 1),
+            structure.Reference(structure.Kind.BACKGROUND, (10, 11)),
+            structure.Reference(structure.Kind.OBJECT, (8,)),
+            structure.Reference(structure.Kind.OBJECT, ()),
+            structure.Reference(structure.Kind.FACE, (1,), 0),
+            structure.Reference(structure.Kind.ATTRIBUTE, (3, 4), 0),
+            structure.Reference(structure.Kind.ATTRIBUTE, (6,), 0),
+            structure.Reference(structure.Kind.FACE, (2,), 1),
+            structure.Reference(structure.Kind.ATTRIBUTE, (3, 7), 1),
         ),
         group_count=3,
     )

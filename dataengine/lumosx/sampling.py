@@ -1,0 +1,188 @@
+"""From a trained run and one pair's references and caption to a video: the mp4, and a sheet to judge it by."""
+
+from __future__ import annotations
+
+import logging
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as PilImage
+from PIL import ImageDraw, ImageFont
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dataengine.lumosx import checkpoint
+from dataengine.lumosx.augment import Image
+from dataengine.lumosx.codec import Codec, to_frames
+from dataengine.lumosx.components import best_device, model_config, open_codec, open_text, seed_of
+from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleMaker, SampleError
+from dataengine.lumosx.sampler import Schedule, guided, sample
+from dataengine.lumosx.settings import SamplingSettings, TrainSettings
+from dataengine.lumosx.text import TextEncoder
+from dataengine.lumosx.trainer import CHECKPOINTS, load_run_settings
+from dataengine.lumosx.transformer import DiT
+from dataengine.lumosx.weights import load_into
+from dataengine.shards.reader import PairDataset
+from dataengine.store import Store
+from dataengine.video import encode_clip
+
+log = logging.getLogger(__name__)
+
+SHEET_FRAMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SampleResult:
+    """What `sample_pair` wrote.
+
+    Attributes:
+        video: mp4 of the generated clip.
+        sheet: PNG beside it: references, generated frames, true frames, caption.
+        key, split: of the pair; a `train` pair shows what the model remembers, a `val` pair what it has learned.
+        step: of the checkpoint.
+    """
+
+    video: Path
+    sheet: Path
+    key: str
+    split: str
+    step: int
+
+
+class Generator:
+    """A run's averaged weights with its codec and text encoder, ready to sample."""
+
+    def __init__(self, run: Path, settings: TrainSettings) -> None:
+        """Load the newest checkpoint of a run.
+
+        Raises:
+            CheckpointError: the run has none.
+            MissingWeightsError: the codec or text encoder is not on this machine.
+            WeightsError: the checkpoint does not fit the settings.
+        """
+        checkpoints = checkpoint.found(run / CHECKPOINTS)
+        if not checkpoints:
+            raise checkpoint.CheckpointError(f"{run} has no checkpoint; train first: dataengine train --run {run} …")
+        device = best_device()
+        self.step = checkpoint.read_progress(checkpoints[0]).step
+        self.codec: Codec = open_codec(settings.codec, device)
+        self.text: TextEncoder = open_text(settings.text, device)
+        self.encoder = BatchEncoder(self.codec, self.text)
+        self.model = DiT(model_config(settings.model, self.text.dim, settings.text.max_tokens))
+        load_into(self.model, load_file(checkpoints[0] / "ema.safetensors"))
+        self.model.requires_grad_(False).eval().to(device)
+
+    def generate(
+        self, example: Example, settings: SamplingSettings, on_step: Callable[[int, Tensor], None] | None = None
+    ) -> Image:
+        """A video of the example's caption and references; its own frames give the size and length only.
+
+        Returns:
+            uint8 [F, H, W, 3].
+
+        Raises:
+            SampleError: a phrase of the example has no text token.
+        """
+        batch, refused = self.encoder.encode([example])
+        if refused:
+            raise SampleError(f"{example.key}: {refused[0].reason}")
+        drawn = torch.Generator().manual_seed(seed_of(settings.seed, "sample", example.key))
+        noise = torch.randn(batch.latents[0].shape, generator=drawn).to(batch.latents[0].device)
+        latent = sample(self._velocity(batch, settings), noise, Schedule.flow(settings.steps, settings.shift), on_step)
+        return to_frames(self.codec.decode(latent[None]))[0].cpu().numpy()
+
+    def _velocity(self, batch: Batch, settings: SamplingSettings) -> Callable[[Tensor, int], Tensor]:
+        """The guided velocity field. Both branches run as one batch; they differ in the text alone."""
+        branches = 1 if settings.guidance == 1 else 2
+        contexts = [*batch.contexts, self.text.encode([settings.negative_prompt])[0].context][:branches]
+        references = batch.references * branches
+        layout = self.model.layout(batch.structures * branches)
+
+        @torch.no_grad()
+        def velocity(latent: Tensor, timestep: int) -> Tensor:
+            timesteps = torch.full((branches,), timestep, device=latent.device)
+            found = self.model([latent] * branches, references, contexts, timesteps, layout)
+            return found[0] if branches == 1 else guided(found[0], found[1], settings.guidance)
+
+        return velocity
+
+
+def sample_pair(
+    run: Path,
+    data: Path | str,
+    key: str,
+    output: Path,
+    settings: SamplingSettings | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> SampleResult:
+    """Generate the clip that a pair's references and caption describe.
+
+    Args:
+        run: folder of a training run.
+        data: folder or URI of the dataset that holds the pair; it need not be the one trained on.
+        key: of the pair.
+        output: the mp4; the sheet takes its name with `.png`.
+        settings: of the sampler; None: the run's.
+        on_step: called with (step index, latent) as the sampler goes.
+
+    Raises:
+        KeyError: the dataset has no such pair.
+        SampleError: the pair cannot be used with this run.
+        CheckpointError, ConfigError, MissingWeightsError, StoreError: a part is missing.
+    """
+    trained = load_run_settings(run)
+    samples = PairDataset(Store.at(data))
+    index = samples.index.find(key)
+    example = ExampleMaker(samples, trained.data, trained.seed).plain(index)
+    generator = Generator(run, trained)
+    frames = generator.generate(example, settings or trained.sampling, on_step)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(encode_clip(list(frames), trained.data.fps))
+    split = samples.index[index].split
+    sheet = output.with_suffix(".png")
+    draw_sheet(example, frames, f"{key} ({split}) · step {generator.step}").save(sheet)
+    return SampleResult(output, sheet, key, split, generator.step)
+
+
+def draw_sheet(example: Example, generated: Image, title: str, tile_width: int = 240) -> PilImage.Image:
+    """References by subject with their phrases, generated frames, true frames, and the caption.
+
+    Args:
+        generated: uint8 [F, H, W, 3], as many frames as the example.
+    """
+    height, width = generated.shape[1:3]
+    tile = (tile_width, round(tile_width * height / width))
+    picked = np.linspace(0, len(generated) - 1, min(SHEET_FRAMES, len(generated))).round().astype(int)
+    rows = [
+        [
+            (image.numpy(), f"{binding.entity}: {binding.span.of(example.caption)}")
+            for image, binding in zip(example.references, example.bindings, strict=True)
+        ],
+        [(generated[i], f"generated, frame {i}") for i in picked],
+        [(example.video[i].numpy(), f"true, frame {i}") for i in picked],
+    ]
+    columns = max(len(row) for row in rows)
+    return _grid(rows, tile, columns, [title, *textwrap.wrap(example.caption, columns * tile_width // 8)])
+
+
+def _grid(
+    rows: Sequence[Sequence[tuple[Image, str]]], tile: tuple[int, int], columns: int, header: Sequence[str]
+) -> PilImage.Image:
+    font, line, gap = ImageFont.load_default(14), 20, 8
+    top = gap + line * len(header)
+    row_height = tile[1] + line + gap
+    size = (columns * (tile[0] + gap) + gap, top + len(rows) * row_height + gap)
+    sheet = PilImage.new("RGB", size, "#f4f4f2")
+    draw = ImageDraw.Draw(sheet)
+    for number, text in enumerate(header):
+        draw.text((gap, gap + number * line), text, fill="#222222", font=font)
+    for y, row in enumerate(rows):
+        for x, (image, label) in enumerate(row):
+            left, upper = gap + x * (tile[0] + gap), top + gap + y * row_height
+            sheet.paste(PilImage.fromarray(image).resize(tile, PilImage.Resampling.BICUBIC), (left, upper))
+            draw.text((left, upper + tile[1] + 2), label[:32], fill="#444444", font=font)
+    return sheet

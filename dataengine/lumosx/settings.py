@@ -1,0 +1,147 @@
+"""Everything `dataengine train` and `dataengine sample` can be told. The defaults are the embedded profile's.
+
+`conf/train.yaml` holds the same keys with the same values, with comments; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from dataengine.config import Settings
+
+
+class ModelSettings(Settings):
+    """Shape of the DiT. A field left at None has the value that `size` gives it."""
+
+    size: Literal["embedded", "wan1_3b", "wan14b"] = "embedded"
+    dim: int | None = Field(None, ge=2, description="width; an even multiple of heads")
+    ffn_dim: int | None = Field(None, ge=1)
+    heads: int | None = Field(None, ge=1)
+    layers: int | None = Field(None, ge=1)
+    mcam_ratio: float = Field(0.5, ge=0, description="r of MCAM's bias; 0 turns the binding of phrases off")
+    cell_map: Literal["exact", "released"] = Field("exact", description="released: for published LumosX weights")
+    checkpointing: Literal["none", "full", "keep_attention"] = "none"
+    init: str | None = Field(None, description="weights to start from (file or folder); None: from scratch")
+
+
+class CodecSettings(Settings):
+    name: Literal["dct", "wan"] = "dct"
+    model: str = Field("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", description="for wan: local folder or cached hub id")
+    revision: str = Field("main", description="pin a commit for runs that must be repeatable")
+
+
+class TextSettings(Settings):
+    name: Literal["minilm", "umt5"] = "minilm"
+    max_tokens: int = Field(128, ge=8, le=512, description="text tokens the DiT sees; longer captions are cut")
+    model: str = Field("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", description="for umt5: local folder or cached hub id")
+    revision: str = "main"
+
+
+class AugmentSettings(Settings):
+    """Changes to reference images that keep what they show. Probabilities and ranges of LumosX where it gives them."""
+
+    enabled: bool = True
+    crop_min_area: float = Field(0.67, gt=0, le=1, description="random crop to this share of the area, or more")
+    downscale_min_px: int = Field(
+        112, ge=8, description="the long side is never scaled below this; not for backgrounds"
+    )
+    rotate_deg: float = Field(20, ge=0, le=180)
+    rotate_share: float = Field(0.9, ge=0, le=1)
+    flip_share: float = Field(0.9, ge=0, le=1, description="not for backgrounds")
+    jitter: float = Field(
+        0.1, ge=0, lt=1, description="brightness, contrast and saturation, each ±; hue stays: words name it"
+    )
+    blur_share: float = Field(0.3, ge=0, le=1)
+    blur_max: float = Field(0.004, ge=0, description="largest sigma of the Gaussian, as a share of the long side")
+
+
+class DataSettings(Settings):
+    height: int = Field(96, ge=16, multiple_of=16, description="pixels")
+    width: int = Field(160, ge=16, multiple_of=16, description="pixels")
+    frames: int = Field(17, ge=1, description="4k+1")
+    fps: float = Field(16, gt=0)
+    window: Literal["center", "random"] = Field("center", description="which part of a longer clip is taken")
+    body_share: float = Field(
+        0.3, ge=0, le=1, description="samples with whole bodies for faces + attributes, where they have them"
+    )
+    text_dropout: float = Field(0.1, ge=0, lt=1, description="share of samples with the empty caption, for guidance")
+    reference_dropout: float = Field(0.0, ge=0, lt=1, description="share of samples without references")
+    workers: int = Field(0, ge=0, description="loader processes; 0 decodes in the trainer's own")
+    cache_mb: int = Field(512, ge=0, description="decoded clips kept in memory by each loader process")
+    augment: AugmentSettings = AugmentSettings()
+
+    @model_validator(mode="after")
+    def _whole_latents(self) -> Self:
+        if self.frames % 4 != 1:
+            raise ValueError(f"frames must be 4k+1 (1, 5, 9, …), got {self.frames}")
+        return self
+
+
+class OptimizerSettings(Settings):
+    """AdamW. One-dimensional parameters (norms, biases) and modulations do not decay."""
+
+    lr: float = Field(1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int = Field(20, ge=0)
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="after warm-up; cosine ends at a tenth of lr")
+    clip_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(
+        0.99, ge=0, lt=1, description="reached gradually; 0: the average is the last step's weights"
+    )
+
+
+class NoiseSettings(Settings):
+    """How t is drawn; see `objective.TimestepSampling`."""
+
+    kind: Literal["uniform", "logit_normal", "shifted"] = "uniform"
+    shift: float = Field(1.0, gt=0)
+    mean: float = 0.0
+    std: float = Field(1.0, gt=0)
+    stratified: bool = True
+
+
+class CheckpointSettings(Settings):
+    every_steps: int = Field(100, ge=1)
+    keep: int = Field(2, ge=1, description="older checkpoints are deleted")
+
+
+class ValidationSettings(Settings):
+    every_steps: int = Field(50, ge=1)
+    samples: int = Field(
+        8, ge=1, description="clips of each kind: held-out ones, and training ones under held-out noise"
+    )
+    timesteps: tuple[int, ...] = Field((100, 300, 500, 700, 900), min_length=1, description="noise levels, of 1000")
+
+
+class SamplingSettings(Settings):
+    """DPM-Solver++ 2M; see `sampler`."""
+
+    steps: int = Field(20, ge=1)
+    shift: float = Field(3.0, gt=0)
+    guidance: float = Field(2.0, ge=0, description="1: no guidance, and half the time")
+    negative_prompt: str = ""
+    seed: int = 0
+
+
+class TrainSettings(Settings):
+    """Everything the trainer can be told."""
+
+    seed: int = 0
+    steps: int = Field(300, ge=1)
+    batch: int = Field(4, ge=1, description="samples a step and rank")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of the compute; weights, gradients and sums stay fp32"
+    )
+    max_skipped: int = Field(10, ge=1, description="stop after so many steps in a row without a finite gradient")
+    model: ModelSettings = ModelSettings()
+    codec: CodecSettings = CodecSettings()
+    text: TextSettings = TextSettings()
+    data: DataSettings = DataSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    noise: NoiseSettings = NoiseSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    validation: ValidationSettings = ValidationSettings()
+    sampling: SamplingSettings = SamplingSettings()
