@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from dataengine import masks
 from dataengine.config import BackgroundSettings
-from dataengine.measure.frames import even
+from dataengine.measure.frames import even, pictures
 from dataengine.models.cv2_inpaint import Cv2Inpainter
-from dataengine.models.face_regions import centre_x, face_unit
+from dataengine.models.face_regions import centre_x, face_coordinates, face_unit, in_silhouette
 from dataengine.models.interfaces import Image, Inpainter, Pixels
 from dataengine.records import Background, Caption, People, Person, Record, Segmentation, Sighting, Stills
 from dataengine.stage import BadInput, Row, Stage
@@ -31,8 +31,12 @@ TRACK_WIDTH = 320
 """Width at which the camera's motion is followed."""
 LEAST_TRACKED = 12
 """Corners that must agree on a camera motion."""
+OWN_COLOUR = 6.0
+"""How many times more of a colour a person must have than the scene for such pixels to go with the person."""
 ALIKE = 10.0
 """A frame is of use when, aligned, it differs from the still by less than this (median grey level, 0…255)."""
+AGREE = 24
+"""A pixel counts as seen when two frames or more, and most of those that show it, are this near to their median."""
 
 
 class BackgroundStage(Stage[Background]):
@@ -67,7 +71,7 @@ class BackgroundStage(Stage[Background]):
         clip, stills = row.clip, row[Stills]
         if clip is None:
             raise BadInput(f"{row.source.uri}: backgrounds are made of clips, this row has none")
-        removed = _Removed.of(row, self.settings.dilate_px * stills.height / LINES)
+        removed = _Removed.of(row, pictures(stills), self.settings.dilate_px * stills.height / LINES)
         still = removed.fullest_still()
         count = self.settings.frames
         times = [clip.start_s + (i + 0.5) / count * clip.seconds for i in range(count)]
@@ -113,9 +117,9 @@ class Plate:
         A frame that does not fit the still where both show the scene is left out.
         """
         height, width = hole.shape
-        options = {"dsize": (width, height), "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP}
-        aligned = cv2.warpAffine(frame, motion[:2], **options)
-        shown = cv2.warpAffine((~hole).astype(np.uint8) * 255, motion[:2], **options) == 255
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        aligned = cv2.warpAffine(frame, motion[:2], (width, height), flags=flags)
+        shown = cv2.warpAffine((~hole).astype(np.uint8) * 255, motion[:2], (width, height), flags=flags) == 255
         both = _small(shown & ~self._hole)
         if both.any() and np.median(cv2.absdiff(_small_grey(aligned), self._grey)[both]) < ALIKE:
             self._seen.append((aligned[self._hole], shown[self._hole]))
@@ -125,20 +129,25 @@ class Plate:
         unseen = self._hole.copy()
         image = self._still.copy()
         if self._seen and self._hole.any():
-            colours = np.stack([c for c, _ in self._seen]).astype(np.int16)
-            shown = np.stack([s for _, s in self._seen])
-            median = _median(colours, shown)
-            ever = shown.any(axis=0)
-            image[self._hole] = np.where(ever[:, None], median, image[self._hole])
-            unseen[self._hole] = ~ever
+            colours = np.stack([colours for colours, _ in self._seen])
+            shown = np.stack([shown for _, shown in self._seen])
+            image[self._hole], sure = agreed(colours, shown)
+            unseen[self._hole] = ~sure
         return image, unseen
 
 
-def _median(colours: NDArray[np.int16], shown: Pixels) -> NDArray[np.uint8]:
-    """Median over the first axis of the samples (N, pixels, 3) that are shown (N, pixels); the lower of two middles."""
-    ranked = np.sort(np.where(shown[..., None], colours, 256), axis=0)
-    middle = np.maximum(shown.sum(axis=0) - 1, 0) // 2
-    return np.take_along_axis(ranked, middle[None, :, None], axis=0)[0].clip(0, 255).astype(np.uint8)
+def agreed(colours: NDArray[np.uint8], shown: Pixels) -> tuple[NDArray[np.uint8], Pixels]:
+    """The median colour of each pixel over the frames that show it, and whether they agree on it.
+
+    `colours` (N, pixels, 3), `shown` (N, pixels). Of two middles the lower one is taken. Where frames
+    disagree, something moves that the masks have missed.
+    """
+    values = colours.astype(np.int16)
+    ranked = np.sort(np.where(shown[..., None], values, 256), axis=0)
+    count = shown.sum(axis=0)
+    median = np.take_along_axis(ranked, (np.maximum(count - 1, 0) // 2)[None, :, None], axis=0)[0]
+    near = (shown & (np.abs(values - median).max(axis=2) <= AGREE)).sum(axis=0)
+    return median.clip(0, 255).astype(np.uint8), (near >= 2) & (2 * near > count)
 
 
 def camera_motion(a: Image, hole_a: Pixels, b: Image, hole_b: Pixels) -> NDArray[np.float64]:
@@ -182,11 +191,12 @@ class _Removed:
     grow: float
 
     @classmethod
-    def of(cls, row: Row, grow: float) -> _Removed:
+    def of(cls, row: Row, images: Sequence[Image], grow: float) -> _Removed:
         stills, people = row[Stills], row[People].people
         owner = {f"s{i}.body": m.noun.owner.person for i, m in enumerate(row[Caption].people) if m.noun.owner}
         size = (stills.height, stills.width)
-        bodies, things = {}, {}
+        bodies: dict[tuple[int, int], Pixels] = {}
+        things: dict[int, Pixels] = {}
         for found in row[Segmentation].masks:
             pixels = masks.decode(found.mask)
             if found.entity in owner:
@@ -195,7 +205,8 @@ class _Removed:
                 things[found.still] = things.get(found.still, np.zeros(size, bool)) | pixels
         for person in people:
             for sighting in person.sightings:
-                bodies.setdefault((person.index, sighting.still), _silhouette(sighting, size))
+                cut = bodies.get((person.index, sighting.still), np.zeros(size, bool))
+                bodies[person.index, sighting.still] = all_of(images[sighting.still], sighting, cut)
         return cls(size, tuple(s.time_s for s in stills.stills), people, bodies, things, grow)
 
     def fullest_still(self) -> int:
@@ -241,12 +252,31 @@ def _place(sighting: Sighting) -> NDArray[np.float64]:
     return np.array([centre_x(face), (face.y0 + face.y1) / 2, face_unit(face)])
 
 
-def _silhouette(sighting: Sighting, size: tuple[int, int]) -> Pixels:
-    """The whole body box, for a person that nobody has cut out."""
-    mask = np.zeros(size, bool)
-    x0, y0, x1, y1 = (round(v) for v in sighting.body)
-    mask[y0:y1, x0:x1] = True
-    return mask
+def all_of(image: Image, sighting: Sighting, cut: Pixels) -> Pixels:
+    """Everything that may be the person: a sleeve left standing is worse than some background lost.
+
+    The segmenter's mask, the usual silhouette around the face, and what hangs together with them inside the body box
+    and has colours that the mask has more of than the scene around the box.
+    """
+    height, width = cut.shape
+    y, x = np.mgrid[:height, :width] + 0.5
+    core = cut | in_silhouette(*face_coordinates(sighting.face, x, y))
+    body = sighting.body
+    inside = (x > body.x0) & (x < body.x1) & (y > body.y0) & (y < body.y1)
+    core &= inside
+    if inside.all() or not cut.any():
+        return core
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    own, other = (
+        cv2.calcHist([lab], [0, 1, 2], where.astype(np.uint8), [8, 24, 24], [0, 256] * 3) / where.sum()
+        for where in (cut, ~inside)
+    )
+    cell = lab // np.array([32, 11, 11], np.uint8)
+    likelier = (own > OWN_COLOUR * other)[tuple(np.moveaxis(cell, 2, 0))] & inside
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    likelier = cv2.morphologyEx(likelier.astype(np.uint8), cv2.MORPH_OPEN, kernel).astype(bool)
+    _, labels = cv2.connectedComponents((core | likelier).astype(np.uint8))
+    return np.isin(labels, np.unique(labels[core]))
 
 
 def _dilated(mask: Pixels, reach: float) -> Pixels:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from dataengine.models import colour_names, grabcut
-from dataengine.models.face_regions import centre_x, face_unit
+from dataengine.models.face_regions import centre_x, face_coordinates, face_unit
 from dataengine.models.interfaces import Image, Pixels, Scene
 from dataengine.records import Caption, Mention, Person, PersonMention, Phrase, Sighting, Span, Vote
 
@@ -199,17 +199,18 @@ class _Look:
         if unit < MIN_FACE_PX:
             return cls({}, {}, 0.0)
         y, x = np.mgrid[: image.shape[0], : image.shape[1]] + 0.5
-        aside, up = np.abs(x - centre_x(face)) / unit, ((face.y0 + face.y1) / 2 - y) / face.height
-        beside = float((parts.hair & (aside > 0.42) & (up > -0.2) & (up < 0.25)).sum()) / unit**2
+        dx, dy = face_coordinates(face, x, y)
+        aside = np.abs(dx)
+        beside = float((parts.hair & (aside > 0.42) & (dy > -0.25) & (dy < 0.2)).sum()) / unit**2
 
         hair: dict[str, float] = {}
-        cheeks = (aside < 0.3) & (np.abs(up + 0.05) < 0.3)
+        cheeks = (aside < 0.3) & (np.abs(dy - 0.05) < 0.3)
         if parts.hair.sum() >= HAIR_AREA * unit**2 and _apart(image, parts.hair, cheeks) >= HAIR_FROM_SKIN:
             for term, share in colour_names.shares(image[parts.hair]).items():
                 name = HAIR_COLOURS.get(term, term)
                 hair[name] = hair.get(name, 0) + share
 
-        garment = parts.top & ((aside > COLLAR) | (up < -1.1))
+        garment = parts.top & ((aside > COLLAR) | (dy > 1.1))
         visible = (image.shape[0] - face.y1) / face.height
         seen = visible >= TOP_BELOW_CHIN and garment.sum() >= TOP_AREA * unit**2
         return cls(hair, colour_names.shares(image[garment]) if seen else {}, beside)

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dataengine.models.interfaces import Query, Region
 from dataengine.records import Box
+
+Array: TypeAlias = NDArray[np.float64]
 
 HAIR = ("hair",)
 TOPS = ("top", "shirt", "jacket", "coat", "dress", "suit", "sweater", "uniform", "blouse")
@@ -64,6 +70,19 @@ def person_span(
             continue
         left, right = (max(left, between), right) if other_x < x else (left, min(right, between))
     return Box(left, top, right, top + tall).clipped(width, height)
+
+
+def face_coordinates(face: Box, x: Array, y: Array) -> tuple[Array, Array]:
+    """Pixel positions as face units to the right of the face's middle and face heights below it."""
+    return (x - centre_x(face)) / face_unit(face), (y - (face.y0 + face.y1) / 2) / face.height
+
+
+def in_silhouette(dx: Array, dy: Array) -> NDArray[np.bool_]:
+    """Whether face coordinates lie where an upright person usually is: head with hair, neck, shoulders, trunk, legs."""
+    below = dy - 0.5
+    half = np.interp(below, [0, 0.15, 0.8, 1.2, 4.0, 4.01], [0.45, 0.6, 1.5, 1.6, 1.6, 0.9])
+    head = (dx / 0.85) ** 2 + ((dy + 0.15) / 0.85) ** 2 < 1
+    return head | ((below > 0) & (np.abs(dx) < half))
 
 
 def words_of(phrase: str) -> set[str]:

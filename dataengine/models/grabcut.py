@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.models.face_regions import HAIR, TOPS, centre_x, face_unit, words_of
+from dataengine.models.face_regions import HAIR, TOPS, centre_x, face_coordinates, face_unit, in_silhouette, words_of
 from dataengine.models.interfaces import Image, Pixels, Prompt, Segment
 from dataengine.records import Box, Sighting
 
@@ -97,7 +97,6 @@ class _View:
     y: NDArray[np.float64]
     dx: NDArray[np.float64]
     dy: NDArray[np.float64]
-    below: NDArray[np.float64]
     place: tuple[int, int, int, int]
     size: tuple[int, int]
 
@@ -121,11 +120,13 @@ class _View:
         rows, columns = part.shape[:2]
         y, x = np.mgrid[:rows, :columns] + 0.5
         x, y = x * (x1 - x0) / columns + x0, y * (y1 - y0) / rows + y0
-        face = face or region
-        dx = (x - centre_x(face)) / face_unit(face)
-        below = (y - face.y1) / face.height
+        dx, dy = face_coordinates(face or region, x, y)
         lab = cv2.cvtColor(part, cv2.COLOR_RGB2LAB)
-        return cls(lab, x, y, dx, below + 0.5, below, (x0, y0, x1, y1), (height, width))
+        return cls(lab, x, y, dx, dy, (x0, y0, x1, y1), (height, width))
+
+    @property
+    def below(self) -> NDArray[np.float64]:
+        return self.dy - 0.5
 
     def inside(self, box: Box) -> Pixels:
         return (self.x >= box.x0) & (self.x < box.x1) & (self.y >= box.y0) & (self.y < box.y1)
@@ -146,9 +147,7 @@ def _body_seeds(view: _View, person: Sighting, others: Sequence[Sighting]) -> tu
     """What is surely, likely, unlikely and surely not the person; and the face."""
     body, dx, below = person.body, np.abs(view.dx), view.below
     labels = np.full(dx.shape, cv2.GC_PR_BGD, np.uint8)
-    half = np.interp(below, [0, 0.15, 0.8, 1.2, 4.0, 4.01], [0.45, 0.6, 1.5, 1.6, 1.6, 0.9])
-    labels[(below > 0) & (dx < half)] = cv2.GC_PR_FGD
-    labels[view.oval(-0.15, 0.85, 0.85)] = cv2.GC_PR_FGD
+    labels[in_silhouette(view.dx, view.dy)] = cv2.GC_PR_FGD
     # Beside the head and above it there is nobody. Beside the chest there may be more of a broad person.
     labels[((dx > 1.2) & (below < -0.1)) | ((dx > 1.5) & (below < 0.1)) | (view.y < body.y0)] = cv2.GC_BGD
     labels[~view.inside(body) & (below < 0.3)] = cv2.GC_BGD
