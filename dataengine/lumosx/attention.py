@@ -32,22 +32,20 @@ def relational_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, vid
     Returns:
         The shape of `q`.
     """
-    outputs, video_start = [], 0
-    for rows in layout.samples:
-        if video_only:
-            video_q = q[video_start : video_start + rows.video_end - rows.start]
-            video_start += rows.video_end - rows.start
-        else:
-            video_q = q[rows.start : rows.video_end]
-        outputs.append(attend(video_q, k[rows.start : rows.end], v[rows.start : rows.end]))
-        if video_only:
+    lengths = layout.video_lengths if video_only else layout.lengths
+    outputs = []
+    # split, not slices: the gradient of a slice is a zero tensor of the whole length, that of a split one concatenation
+    samples = zip(q.split(lengths), k.split(layout.lengths), v.split(layout.lengths), layout.samples, strict=True)
+    for sample_q, sample_k, sample_v, rows in samples:
+        if video_only or not rows.runs:
+            outputs.append(attend(sample_q, sample_k, sample_v))
             continue
-        for run in rows.runs:
-            blocks = [
-                x[run.start : run.start + run.count * run.length].unflatten(0, (run.count, run.length))
-                for x in (q, k, v)
-            ]
-            outputs.append(attend(*blocks).flatten(0, 1))
+        parts = [rows.video_end - rows.start, *(run.count * run.length for run in rows.runs)]
+        video_q, *run_q = sample_q.split(parts)
+        outputs.append(attend(video_q, sample_k, sample_v))
+        for run, *blocks in zip(rows.runs, run_q, sample_k.split(parts)[1:], sample_v.split(parts)[1:], strict=True):
+            block_q, block_k, block_v = (x.unflatten(0, (run.count, run.length)) for x in blocks)
+            outputs.append(attend(block_q, block_k, block_v).flatten(0, 1))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
@@ -65,16 +63,18 @@ def phrase_attention(
     Returns:
         The shape of `q`.
     """
-    outputs, start = [], 0
-    for index, (rows, tables) in enumerate(zip(layout.samples, layout.phrases, strict=True)):
-        video_end = start + rows.video_end - rows.start
-        outputs.append(attend(q[start:video_end], k[index], v[index]))
-        start = video_end
-        if not video_only and tables is not None:
-            end = start + rows.end - rows.video_end
-            reference_q = q[start:end].unflatten(0, (rows.references, -1))
-            outputs.append(_reference_attention(reference_q, k[index], v[index], tables, ratio).flatten(0, 1))
-            start = end
+    outputs = []
+    lengths = layout.video_lengths if video_only else layout.lengths
+    for sample_q, sample_k, sample_v, rows, tables in zip(
+        q.split(lengths), k.unbind(), v.unbind(), layout.samples, layout.phrases, strict=True
+    ):
+        if video_only or tables is None:
+            outputs.append(attend(sample_q, sample_k, sample_v))
+            continue
+        video_q, reference_q = sample_q.split([rows.video_end - rows.start, rows.end - rows.video_end])
+        outputs.append(attend(video_q, sample_k, sample_v))
+        reference_q = reference_q.unflatten(0, (rows.references, -1))
+        outputs.append(_reference_attention(reference_q, sample_k, sample_v, tables, ratio).flatten(0, 1))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
