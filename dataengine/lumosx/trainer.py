@@ -18,36 +18,31 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
 
 from dataengine.config import ConfigError
 from dataengine.lumosx import checkpoint
-from dataengine.lumosx.components import best_device, model_config, new_model, open_codec, open_text, seed_of
+from dataengine.lumosx.components import best_device, model_config, new_model, open_codec, open_text
 from dataengine.lumosx.data import (
     Batch,
     BatchEncoder,
     Example,
-    ExampleMaker,
     ExampleStream,
     Refused,
-    SampleError,
     Samples,
 )
+from dataengine.lumosx.losses import batch_losses, draw_noise, draw_timesteps
 from dataengine.lumosx.metrics import (
-    HELD_OUT,
-    LEARNED,
     MetricsLog,
     StepMetrics,
     ValidationMetrics,
     draw_loss_curve,
     read_metrics,
 )
-from dataengine.lumosx.objective import TimestepSampling, model_timesteps, noised, sample_losses, sample_timesteps
-from dataengine.lumosx.settings import NoiseSettings, OptimizerSettings, TrainSettings
+from dataengine.lumosx.settings import OptimizerSettings, TrainSettings
 from dataengine.lumosx.transformer import DiT
+from dataengine.lumosx.validation import Validator
 from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
-from dataengine.video import VideoError
 
 log = logging.getLogger(__name__)
 
@@ -342,34 +337,6 @@ class Trainer:
 # --- What a step is made of -------------------------------------------------------------------------------------------
 
 
-def batch_losses(model: DiT, batch: Batch, noises: Sequence[Tensor], timesteps: Tensor) -> Tensor:
-    """The flow-matching loss of each sample, [B] float32, with gradients.
-
-    Args:
-        noises: ε of each sample, shaped as its latent.
-        timesteps: t of each sample in 0 … 1000, [B].
-    """
-    noisy = [
-        noised(latent, noise, t) for latent, noise, t in zip(batch.latents, noises, timesteps.unbind(), strict=True)
-    ]
-    layout = model.layout(batch.structures)
-    predictions = model(noisy, batch.references, batch.contexts, model_timesteps(timesteps), layout)
-    return sample_losses(predictions, batch.latents, noises)
-
-
-def draw_timesteps(count: int, settings: NoiseSettings, seed: int, step: int, device: torch.device) -> Tensor:
-    """The noise levels of a step's examples on all ranks, by position modulo `count`."""
-    sampling = TimestepSampling(settings.kind, settings.shift, settings.mean, settings.std, settings.stratified)
-    drawn = torch.Generator().manual_seed(seed_of(seed, "timesteps", step))
-    return sample_timesteps(count, sampling, drawn).to(device)
-
-
-def draw_noise(latent: Tensor, *name: object) -> Tensor:
-    """Gaussian noise shaped as `latent`: of the seed and position it is named by, the same on every device."""
-    drawn = torch.Generator().manual_seed(seed_of("noise", *name))
-    return torch.randn(latent.shape, generator=drawn).to(latent.device)
-
-
 def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
     """The rate of step `step` (from 0): linear warm-up, then constant or a cosine down to a tenth."""
     if step < settings.warmup_steps:
@@ -393,54 +360,6 @@ def _optimizer(model: DiT, settings: OptimizerSettings) -> torch.optim.AdamW:
     rest = [p for p in model.parameters() if id(p) not in kept]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)
-
-
-# --- Validation -------------------------------------------------------------------------------------------------------
-
-
-class Validator:
-    """The loss under fixed noise at fixed levels, of held-out clips and of training clips; no randomness is left in it.
-
-    Examples are plain: no augmentation, no dropout. A sample that cannot be used is left out, with a warning.
-    """
-
-    def __init__(self, learned: Samples, held_out: Samples, encoder: BatchEncoder, settings: TrainSettings) -> None:
-        self._settings = settings
-        self._sets = {name: self._encode(encoder, pool) for name, pool in ((LEARNED, learned), (HELD_OUT, held_out))}
-
-    def __call__(self, model: DiT, step: int) -> tuple[ValidationMetrics, ...]:
-        """The loss of each set that has samples."""
-        return tuple(self._measure(model, step, name, batches) for name, batches in self._sets.items() if batches)
-
-    @torch.no_grad()
-    def _measure(self, model: DiT, step: int, name: str, batches: Sequence[Batch]) -> ValidationMetrics:
-        by_timestep: dict[str, float] = {}
-        for t in self._settings.validation.timesteps:
-            losses = []
-            for batch in batches:
-                noises = [
-                    draw_noise(latent, "validation", key, t)
-                    for latent, key in zip(batch.latents, batch.keys, strict=True)
-                ]
-                timesteps = torch.full((len(batch),), float(t), device=batch.latents[0].device)
-                with torch.autocast(timesteps.device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"):
-                    losses.append(batch_losses(model, batch, noises, timesteps))
-            by_timestep[str(t)] = torch.cat(losses).mean().item()
-        return ValidationMetrics(step, name, sum(by_timestep.values()) / len(by_timestep), by_timestep)
-
-    def _encode(self, encoder: BatchEncoder, samples: Samples) -> list[Batch]:
-        maker = ExampleMaker(samples, self._settings.data.model_copy(update={"cache_mb": 0}), self._settings.seed)
-        examples: list[Example] = []
-        # Evenly over the split: shards are sorted by number of subjects.
-        count = min(len(samples), self._settings.validation.samples)
-        for index in (len(samples) * k // count for k in range(count)):
-            try:
-                examples.append(maker.plain(index))
-            except (SampleError, VideoError) as error:
-                log.warning("validation sample %d is left out: %s", index, error)
-        size = self._settings.batch
-        batches = [encoder.encode(examples[start : start + size])[0] for start in range(0, len(examples), size)]
-        return [batch for batch in batches if len(batch)]
 
 
 # --- Around the loop --------------------------------------------------------------------------------------------------

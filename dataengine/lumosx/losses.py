@@ -1,0 +1,42 @@
+"""The loss of a batch, with noise and noise levels that are named by what they are for, not drawn in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dataengine.lumosx.components import seed_of
+from dataengine.lumosx.data import Batch
+from dataengine.lumosx.objective import TimestepSampling, model_timesteps, noised, sample_losses, sample_timesteps
+from dataengine.lumosx.settings import NoiseSettings
+from dataengine.lumosx.transformer import DiT
+
+
+def batch_losses(model: DiT, batch: Batch, noises: Sequence[Tensor], timesteps: Tensor) -> Tensor:
+    """The flow-matching loss of each sample, [B] float32, with gradients.
+
+    Args:
+        noises: ε of each sample, shaped as its latent.
+        timesteps: t of each sample in 0 … 1000, [B].
+    """
+    noisy = [
+        noised(latent, noise, t) for latent, noise, t in zip(batch.latents, noises, timesteps.unbind(), strict=True)
+    ]
+    layout = model.layout(batch.structures)
+    predictions = model(noisy, batch.references, batch.contexts, model_timesteps(timesteps), layout)
+    return sample_losses(predictions, batch.latents, noises)
+
+
+def draw_timesteps(count: int, settings: NoiseSettings, seed: int, step: int, device: torch.device) -> Tensor:
+    """The noise levels of a step's examples on all ranks, by position modulo `count`."""
+    sampling = TimestepSampling(settings.kind, settings.shift, settings.mean, settings.std, settings.stratified)
+    drawn = torch.Generator().manual_seed(seed_of(seed, "timesteps", step))
+    return sample_timesteps(count, sampling, drawn).to(device)
+
+
+def draw_noise(latent: Tensor, *name: object) -> Tensor:
+    """Gaussian noise shaped as `latent`: of the seed and position it is named by, the same on every device."""
+    drawn = torch.Generator().manual_seed(seed_of("noise", *name))
+    return torch.randn(latent.shape, generator=drawn).to(latent.device)

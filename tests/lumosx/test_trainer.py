@@ -1,0 +1,274 @@
+"""Training: it learns, resumes bit for bit, survives bad samples and broken checkpoints, and splits over ranks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dataengine.config import CONF, load
+from dataengine.lumosx import checkpoint
+from dataengine.lumosx.codec import DctCodec
+from dataengine.lumosx.losses import draw_noise
+from dataengine.lumosx.metrics import HELD_OUT, LEARNED, StepMetrics, read_metrics
+from dataengine.lumosx.settings import OptimizerSettings, TrainSettings
+from dataengine.lumosx.trainer import (
+    CHECKPOINTS,
+    SKIPPED_FILE,
+    Trainer,
+    TrainError,
+    learning_rate,
+    load_run_settings,
+    train,
+)
+from dataengine.shards.reader import PairDataset
+from dataengine.store import Store
+
+TINY = (
+    "model.dim=32", "model.ffn_dim=64", "model.heads=2", "model.layers=2", "text.max_tokens=48",
+    "data.height=48", "data.width=80", "data.frames=5", "batch=2",
+    "validation.samples=3", "validation.every_steps=4", "validation.timesteps=[200,600]",
+    "checkpoint.every_steps=2", "optimizer.warmup_steps=2",
+)  # fmt: skip
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing in the trainer may catch it."""
+
+
+def settings(*overrides: str) -> TrainSettings:
+    return load(TrainSettings, overrides=(*TINY, *overrides))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    """Bit for bit needs a fixed number of threads, and two of them on a busy machine wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_defaults_are_documented() -> None:
+    """`conf/train.yaml` names every setting once, with the value it has anyway."""
+    written = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))
+    assert written == TrainSettings().model_dump(mode="json")
+
+
+def test_loss_falls_and_the_run_is_complete(dataset: Path, tmp_path: Path) -> None:
+    seen: list[StepMetrics] = []
+    result = train(dataset, tmp_path, settings("steps=60", "optimizer.lr=0.003"), on_step=seen.append)
+    assert [metrics.step for metrics in seen] == list(range(1, 61))
+    assert result.steps == 60
+    for clips in (LEARNED, HELD_OUT):
+        assert result.after[clips] < 0.75 * result.before[clips], clips
+    assert (result.skipped, result.refused) == (0, {})
+    assert result.curve.read_bytes().startswith(b"\x89PNG")
+    assert any((tmp_path / "tensorboard").iterdir())
+    assert load_run_settings(tmp_path) == settings("steps=60", "optimizer.lr=0.003")
+    assert not list(tmp_path.rglob("*.p*t")), "no pickles"
+
+
+def test_a_killed_run_resumes_bit_for_bit(dataset: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    expected = train(dataset, whole, settings("steps=9"))
+
+    def kill(metrics: StepMetrics) -> None:
+        if metrics.step == 7:  # after the checkpoint of step 6 and the validation of step 4
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(dataset, killed, settings("steps=9"), on_step=kill)
+    assert checkpoint.found(killed / CHECKPOINTS)[0].name == "step-00000006"
+    resumed: list[StepMetrics] = []
+    found = train(dataset, killed, settings("steps=9"), on_step=resumed.append)
+    assert [metrics.step for metrics in resumed] == [7, 8, 9]
+    assert found.after == expected.after
+    for name in ("model", "ema", "optimizer"):
+        left = load_file(expected.checkpoint / f"{name}.safetensors")
+        right = load_file(found.checkpoint / f"{name}.safetensors")
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left), name
+    left_steps, left_validations = read_metrics(whole)
+    right_steps, right_validations = read_metrics(killed)
+    assert [(m.step, m.loss, m.grad_norm, m.lr) for m in left_steps] == [
+        (m.step, m.loss, m.grad_norm, m.lr) for m in right_steps
+    ], "each step once, the killed ones forgotten"
+    assert left_validations == right_validations
+
+
+def test_a_finished_run_is_left_alone_and_can_go_on(dataset: Path, tmp_path: Path) -> None:
+    first = train(dataset, tmp_path, settings("steps=2", "optimizer.schedule=constant"))
+    again: list[StepMetrics] = []
+    assert (
+        train(dataset, tmp_path, settings("steps=2", "optimizer.schedule=constant"), on_step=again.append).after
+        == first.after
+    )
+    assert not again
+    longer = train(dataset, tmp_path, settings("steps=4", "optimizer.schedule=constant"), on_step=again.append)
+    assert [metrics.step for metrics in again] == [3, 4]
+    assert longer.before == first.before
+
+
+def test_a_run_is_not_resumed_under_other_settings(dataset: Path, tmp_path: Path) -> None:
+    train(dataset, tmp_path, settings("steps=2"))
+    with pytest.raises(TrainError, match=r"optimizer\.lr was 0\.001, now 0\.01"):
+        train(dataset, tmp_path, settings("steps=4", "optimizer.lr=0.01"))
+    assert load_run_settings(tmp_path).optimizer.lr == 0.001
+
+
+def test_checkpoints_are_rotated_and_a_damaged_one_is_passed_over(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = train(dataset, tmp_path, settings("steps=6"))
+    folder = tmp_path / CHECKPOINTS
+    assert [path.name for path in checkpoint.found(folder)] == ["step-00000006", "step-00000004"]
+    file = result.checkpoint / "optimizer.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    redone: list[StepMetrics] = []
+    with caplog.at_level(logging.WARNING):
+        again = train(dataset, tmp_path, settings("steps=6"), on_step=redone.append)
+    assert "step-00000006 is damaged" in caplog.text
+    assert [metrics.step for metrics in redone] == [5, 6]
+    assert again.after == result.after
+    for path in checkpoint.found(folder):
+        (path / "state.json").write_text("{")
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint can be read"):
+        train(dataset, tmp_path, settings("steps=6"))
+
+
+def test_a_checkpoint_is_whole_or_absent(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = checkpoint.save_file
+
+    def disk_full(tensors: dict[str, Tensor], path: Path) -> None:
+        if "00000004" in str(path) and path.name == "optimizer.safetensors":
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        train(dataset, tmp_path, settings("steps=6"))
+    assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step-00000002"]
+
+
+class PoisonedCodec(DctCodec):
+    """Gives one clip a latent that is not a number."""
+
+    def __init__(self, poisoned: Tensor) -> None:
+        super().__init__()
+        self._poisoned = poisoned
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        latents = super().encode(pixels)
+        same = latents.shape[1:] == self._poisoned.shape and torch.equal(latents[0], self._poisoned)
+        return latents * math.nan if same else latents
+
+
+def test_steps_that_are_not_finite_are_skipped_and_recorded(dataset: Path, tmp_path: Path) -> None:
+    samples, none = PairDataset(Store.at(dataset), "train"), PairDataset(Store.at(dataset), "val")
+    chosen = settings("steps=8", "batch=1", "data.text_dropout=0", "max_skipped=3")
+    trainer = Trainer(samples, none, tmp_path, chosen)
+    clip = trainer._validator._sets[LEARNED][0].latents[0]  # type: ignore[union-attr]
+    key = trainer._validator._sets[LEARNED][0].keys[0]  # type: ignore[union-attr]
+    trainer._encoder._codec = PoisonedCodec(clip)
+    for metrics in trainer.steps():
+        before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+        if metrics.skipped:
+            assert metrics.loss is None
+    skipped = [json.loads(line) for line in (tmp_path / SKIPPED_FILE).read_text().splitlines()]
+    assert skipped
+    assert all(line["keys"] == [key] for line in skipped)
+    assert len(skipped) < 3 < trainer.step == 8
+    assert all(torch.isfinite(tensor).all() for tensor in before.values())
+
+
+def test_too_many_skipped_steps_stop_the_run(dataset: Path, tmp_path: Path) -> None:
+    trainer_settings = settings("steps=8", "max_skipped=3", "data.frames=65")  # longer than every clip
+    with pytest.raises(TrainError, match=r"3 steps in a row .* step 3"):
+        train(dataset, tmp_path, trainer_settings)
+
+
+def test_bad_samples_are_named_and_the_rest_trains(make_dataset: Any, make_sample: Any, tmp_path: Path) -> None:
+    samples = [make_sample(0), make_sample(1, seconds=0.2), make_sample(2, ("green",))]
+    result = train(make_dataset(tmp_path / "data", samples), tmp_path / "run", settings("steps=4"))
+    assert list(result.refused) == ["clip_0001"]
+    assert "0.21 s" in result.refused["clip_0001"]
+    steps, _ = read_metrics(tmp_path / "run")
+    assert sum(metrics.examples for metrics in steps) in (5, 6), "8 places of which every third is refused"
+    assert HELD_OUT not in result.after, "there is no held-out clip, and none is made up"
+
+
+def test_nothing_to_train_on(make_dataset: Any, make_sample: Any, tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data", [make_sample(0, split="val")])
+    with pytest.raises(TrainError, match="no sample in the train split"):
+        train(data, tmp_path / "run", settings())
+
+
+# --- Several ranks ----------------------------------------------------------------------------------------------------
+
+
+def _rank(rank: int, port: int, data: str, run: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    samples, held_out = PairDataset(Store.at(data), "train"), PairDataset(Store.at(data), "val")
+    trainer = Trainer(samples, held_out, Path(run), settings("steps=4", "batch=1"), rank=rank, world=2)
+    losses = [metrics.loss for metrics in trainer.steps()]
+    Path(run, f"rank{rank}.json").write_text(json.dumps(losses))
+    dist.destroy_process_group()
+
+
+def test_two_ranks_train_as_one(dataset: Path, tmp_path: Path) -> None:
+    """Two ranks with one example each take the steps that one rank takes with two: same examples, noise, loss."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_rank, (port, str(dataset), str(tmp_path / "two")), nprocs=2)
+    result = train(dataset, tmp_path / "one", settings("steps=4", "batch=2"))
+    expected = [metrics.loss for metrics in read_metrics(tmp_path / "one")[0]]
+    for rank in range(2):
+        found = json.loads((tmp_path / "two" / f"rank{rank}.json").read_text())
+        assert found == pytest.approx(expected, abs=1e-5)
+    left = load_file(result.checkpoint / "model.safetensors")
+    right = load_file(checkpoint.found(tmp_path / "two" / CHECKPOINTS)[0] / "model.safetensors")
+    assert all(torch.allclose(left[key], right[key], atol=1e-4) for key in left)
+
+
+# --- Parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_learning_rate() -> None:
+    constant = OptimizerSettings(lr=1.0, warmup_steps=4, schedule="constant")
+    assert [learning_rate(step, 10, constant) for step in (0, 1, 3, 4, 9)] == [0.25, 0.5, 1, 1, 1]
+    cosine = OptimizerSettings(lr=1.0, warmup_steps=2, schedule="cosine")
+    assert learning_rate(2, 12, cosine) == 1
+    assert learning_rate(7, 12, cosine) == pytest.approx(0.55)
+    assert learning_rate(12, 12, cosine) == pytest.approx(0.1)
+
+
+def test_noise_is_named_not_drawn_in_turn() -> None:
+    latent = torch.zeros(16, 2, 6, 10)
+    assert torch.equal(draw_noise(latent, 0, 5), draw_noise(latent, 0, 5))
+    assert not torch.equal(draw_noise(latent, 0, 5), draw_noise(latent, 0, 6))
+    assert draw_noise(latent, 0, 5).std() == pytest.approx(1, abs=0.05)
+
+
+def test_decay_spares_norms_biases_and_modulation(dataset: Path, tmp_path: Path) -> None:
+    samples = PairDataset(Store.at(dataset), "train")
+    trainer = Trainer(samples, samples, tmp_path, settings())
+    decayed, spared = (set(map(id, group["params"])) for group in trainer.optimizer.param_groups)
+    for name, parameter in trainer.model.named_parameters():
+        matrix = name.endswith("weight") and "norm" not in name
+        assert (id(parameter) in decayed) == matrix, name
+        assert (id(parameter) in spared) != matrix, name
