@@ -47,7 +47,7 @@ def _inside_word(text: str, position: int) -> bool:
     if position in (0, len(text)):
         return False
     left, right = text[position - 1], text[position]
-    if unicodedata.combining(right) or "\u200d" in (left, right):
+    if _is_mark(right) or "\u200d" in (left, right):  # an accent, or a joiner between emoji
         return True
     if "-" in (left, right):  # the hyphen of "t-shirt", not a dash between words
         hyphen = position - 1 if left == "-" else position
@@ -57,7 +57,11 @@ def _inside_word(text: str, position: int) -> bool:
 
 
 def _in_words(character: str) -> bool:
-    return character.isalnum() or character == "_" or unicodedata.category(character).startswith("M")
+    return character.isalnum() or character == "_" or _is_mark(character)
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
 
 
 def _is_wide(character: str) -> bool:

@@ -47,6 +47,8 @@ def test_words_are_not_cut():
 
 def test_any_script():
     assert find("un cafe\u0301 noir", "cafe") is None, "the accent belongs to the letter before it"
+    assert find("か\u3099 です", "か") is None
+    assert find("a ☺\ufe0f", "☺") is None
     assert find("ein Mädchen", "dchen") is None
     assert find("девушка в красной шапке", "красной шапке") == "красной шапке"
     assert find("一个男人穿着黑色衬衫", "男人") == "男人", "no spaces between words"

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataengine.records import Box, Pair
+from dataengine.shards import tar
 from dataengine.shards.assembly import Member, png
 from dataengine.shards.index import Index
 from dataengine.shards.validate import Report, validate
@@ -242,6 +243,15 @@ def test_an_index_with_a_row_too_few_or_twice_or_out_of_order(spoilt):
     edit_index(spoilt, lambda rows: rows.append(rows.pop(0)))
     edit_index(spoilt, lambda rows: rows.pop(2))
     assert found(validate(Store.at(spoilt), clips=False)) == {("index", key)}
+
+
+def test_a_sample_that_only_the_index_has(spoilt):
+    row = a_row(spoilt)
+    shard = spoilt / "shards" / row.shard
+    shard.write_bytes(tar.end(0))
+    report = validate(Store.at(spoilt))
+    lost = {("index", r.key) for r in Index.read(Store.at(spoilt)) if r.shard == row.shard}
+    assert found(report) == lost and ("index", row.key) in lost
 
 
 def test_findings_say_what_to_do(spoilt):
