@@ -37,14 +37,19 @@ class Resources(Settings):
     """What one worker of a stage takes. They change where a stage runs, never what it computes."""
 
     workers: int = Field(1, ge=1, description="processes that run the stage")
-    cpus: float = Field(0.2, gt=0, description="cores one worker counts for; all stages share the machine")
+    cpus: float = Field(0.5, gt=0, description="cores one worker counts for; all stages share the machine")
     gpus: float = Field(0, ge=0)
     batch: int = Field(8, ge=1, description="rows one call gets, and one committed part holds")
     row_timeout_s: float = Field(120, gt=0, description="a row that takes longer is quarantined")
+    fused: bool = Field(False, description="run in the processes of the stage before, with its workers and batch")
+
+
+FUSED = Resources(fused=True)
+"""The default of stages that are light enough to share processes: on a small machine every process more costs seconds."""
 
 
 class StageSettings(Settings):
-    resources: Resources = Resources()
+    resources: Resources = FUSED
 
     def parameters(self) -> dict[str, Any]:
         """What enters the stage's fingerprint: all but the resources."""
@@ -52,6 +57,7 @@ class StageSettings(Settings):
 
 
 class ProbeSettings(StageSettings):
+    resources: Resources = Resources(workers=1)
     min_side_px: int = Field(64, description="smaller videos are quarantined")
 
 
@@ -62,6 +68,7 @@ class ShotSettings(StageSettings):
 
 
 class FramesSettings(StageSettings):
+    resources: Resources = Resources(workers=2, batch=4)
     jpeg_quality: int = Field(95, ge=1, le=100)
 
 

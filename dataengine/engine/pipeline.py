@@ -23,6 +23,17 @@ class Step:
     admit: Callable[[Row], Rejected | None] | None = None
 
 
+def pools(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
+    """Steps by the worker processes they share: a fused step joins the pool of the step before it."""
+    grouped: list[tuple[Step, ...]] = []
+    for step in steps:
+        if step.resources.fused and grouped:
+            grouped[-1] += (step,)
+        else:
+            grouped.append((step,))
+    return grouped
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """Sources go through `source_steps`, `cut` makes clips of each, clips go through `clip_steps`, `finish` decides.

@@ -1,4 +1,4 @@
-"""A pipeline as one streaming Ray Data job: every stage an actor pool, rows flowing between them as they are done."""
+"""A pipeline as one streaming Ray Data job: pools of actors, rows flowing between them as they are done."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from dataengine.engine.cargo import Cargo, from_table, of_sources, to_table
 from dataengine.engine.measurements import CommittedIds, Measurements
-from dataengine.engine.pipeline import Pipeline, Step
+from dataengine.engine.pipeline import Pipeline, Step, pools
 from dataengine.engine.progress import Tally
 from dataengine.engine.worker import StageWorker, quarantine
 from dataengine.records import Clip, Quarantined, Record, Rejected, SourceVideo
@@ -40,7 +40,8 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
     A local Ray is told of as many cores as the stages ask for: they share the machine by time slices, and a pool that
     could not start would block the whole stream. On a cluster they must fit: raises `ClusterTooSmall`.
     """
-    cpus = sum(s.resources.workers * s.resources.cpus for s in steps) + 4 * TASK_CPUS
+    heads = [pool[0].resources for pool in pools(steps)]
+    cpus = sum(head.workers * head.cpus for head in heads) + 4 * TASK_CPUS
     if not ray.is_initialized():
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address:
@@ -51,7 +52,7 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             ray.init(num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)), include_dashboard=False, **quiet)
     total = ray.cluster_resources()
-    gpus = sum(s.resources.workers * s.resources.gpus for s in steps)
+    gpus = sum(head.workers * head.gpus for head in heads)
     if total.get("CPU", 0) < cpus or total.get("GPU", 0) < gpus:
         raise ClusterTooSmall(
             f"the stages ask for {cpus:g} CPUs and {gpus:g} GPUs, the cluster has {total.get('CPU', 0):g} and "
@@ -80,13 +81,13 @@ def run(
     shared = ray.put(committed)
     rows = [of_sources([source], pipeline) for source in sources]
     data = ray.data.from_arrow(rows) if rows else ray.data.from_arrow([of_sources([], pipeline)])
-    for step in pipeline.source_steps:
-        data = _measure(data, pipeline, step, measurements, shared, tally)
+    for pool in pools(pipeline.source_steps):
+        data = _measure(data, pipeline, pool, measurements, shared, tally)
     data = data.map_batches(
         partial(_cut, pipeline=pipeline), batch_format="pyarrow", batch_size=1, num_cpus=TASK_CPUS, zero_copy_batch=True
     )
-    for step in pipeline.clip_steps:
-        data = _measure(data, pipeline, step, measurements, shared, tally)
+    for pool in pools(pipeline.clip_steps):
+        data = _measure(data, pipeline, pool, measurements, shared, tally)
     data = data.map_batches(
         partial(_finish, pipeline=pipeline), batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
@@ -98,7 +99,7 @@ def run(
 
 def each(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
     """`function` of every item as Ray tasks, in order, with a bounded number under way."""
-    remote = ray.remote(num_cpus=TASK_CPUS)(function)
+    remote = ray.remote(num_cpus=TASK_CPUS)(lambda item: function(item))  # ray takes plain functions only
     width = 2 * (os.cpu_count() or 1)
     waiting = [remote.remote(item) for item in items[:width]]
     for position in range(len(items)):
@@ -108,27 +109,29 @@ def each(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
 
 
 class _Actor:
-    """A `StageWorker` as Ray Data wants it: made once per process, its shared index fetched from the object store."""
+    """The workers of a pool as Ray Data wants them: made once per process, the index fetched from Ray's store."""
 
     def __init__(
-        self, pipeline: Pipeline, step: Step, measurements: Measurements, committed: Any, tally: Tally
+        self, pipeline: Pipeline, pool: Sequence[Step], measurements: Measurements, committed: Any, tally: Tally
     ) -> None:
         stored: Mapping[str, CommittedIds] = ray.get(committed[0])
-        self.worker = StageWorker(pipeline, step, measurements, stored, tally)
+        self.workers = [StageWorker(pipeline, step, measurements, stored, tally) for step in pool]
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return self.worker(table)
+        for worker in self.workers:
+            table = worker(table)
+        return table
 
 
 def _measure(
-    data: Dataset, pipeline: Pipeline, step: Step, measurements: Measurements, committed: Any, tally: Tally
+    data: Dataset, pipeline: Pipeline, pool: Sequence[Step], measurements: Measurements, committed: Any, tally: Tally
 ) -> Dataset:
-    resources = step.resources
-    # Blocks of one batch each: the next stage starts on the first batch while this one is at the second.
+    resources = pool[0].resources
+    # Blocks of one batch each: the next pool starts on the first batch while this one is at the second.
     return data.repartition(target_num_rows_per_block=resources.batch).map_batches(
         _Actor,
         # The reference travels inside a list, or Ray would replace it by its value in every task.
-        fn_constructor_args=(pipeline, step, measurements, [committed], tally),
+        fn_constructor_args=(pipeline, pool, measurements, [committed], tally),
         batch_format="pyarrow",
         batch_size=resources.batch,
         compute=ActorPoolStrategy(size=resources.workers),
