@@ -27,7 +27,8 @@ def decode(mask: Mask) -> NDArray[np.bool_]:
     except ValueError as error:
         raise ValueError(f"mask of {mask.width}x{mask.height}: {error}") from error
     if runs.min() < 0 or runs.sum() != mask.height * mask.width:
-        raise ValueError(f"mask of {mask.width}x{mask.height}: its runs cover {runs.sum()} pixels")
+        lengths = f"its runs cover {runs.sum()} pixels, the shortest {runs.min()}"
+        raise ValueError(f"mask of {mask.width}x{mask.height}: {lengths}")
     columns = np.repeat(np.arange(runs.size) % 2 == 1, runs)
     return columns.reshape(mask.width, mask.height).T
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
@@ -20,8 +20,9 @@ def test_decode_is_the_inverse_of_encode(array):
     assert (coco.decode({"size": list(array.shape), "counts": mask.counts.encode()}) == array).all()
 
 
-@given(pixels, st.tuples(*[st.floats(-5, 30)] * 4))
-def test_runs_answer_like_pixels(array, corners):
+@given(pixels, st.floats(-5, 20), st.floats(-5, 20), st.floats(-1, 20), st.floats(-1, 20))
+@example(np.ones((4, 6), bool), 1.2, -3.0, 2.0, 5.4)
+def test_runs_answer_like_pixels(array, x, y, width, height):
     mask = masks.encode(array)
     rows, columns = np.nonzero(array)
     assert masks.area(mask) == len(rows)
@@ -29,7 +30,7 @@ def test_runs_answer_like_pixels(array, corners):
         assert masks.tight_box(mask) == Box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     else:
         assert masks.tight_box(mask).area == 0
-    box = Box(*corners)
+    box = Box(x, y, x + width, y + height)
     whole = [round(v) for v in box]
     inside = (columns >= whole[0]) & (columns < whole[2]) & (rows >= whole[1]) & (rows < whole[3])
     assert masks.share_inside(mask, masks.tight_box(mask), box) == pytest.approx(inside.mean() if len(rows) else 0.0)
@@ -45,3 +46,8 @@ def test_a_large_mask_round_trips():
 def test_damaged_runs_are_refused(counts):
     with pytest.raises(ValueError, match="mask of 832x480"):
         masks.decode(Mask(height=480, width=832, counts=counts))
+
+
+def test_a_run_cannot_be_negative():
+    with pytest.raises(ValueError, match="cover 5 pixels, the shortest -5"):
+        masks.decode(Mask(height=1, width=5, counts=":K"))  # 10 unset, -5 set

@@ -120,7 +120,10 @@ class Index:
 
     @classmethod
     def read(cls, out: Store, name: str = INDEX) -> Index:
-        """The index of a dataset, or one written under another name. Raises `StoreError` when there is none, `ValueError` when it is not one of ours."""
+        """The index of a dataset, or one written under another name.
+
+        Raises `StoreError` when there is none, `ValueError` when it is not one of ours.
+        """
         with out.open_input(name) as stream:
             try:
                 table = pq.read_table(stream)
