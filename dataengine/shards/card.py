@@ -101,8 +101,9 @@ def _counts(index: Index) -> list[str]:
         (split, *(strata[split, n] for n in numbers), sum(strata[split, n] for n in numbers))
         for split in sorted({split for split, _ in strata})
     ]
-    clips = f"{len(index)} samples from {len(set(table['source_id'].to_pylist()))} source videos, "
-    clips += f"{_total(index, 'seconds') / 3600:.2f} hours of clips. "
+    sources, minutes = len(set(table["source_id"].to_pylist())), _total(index, "seconds") / 60
+    length = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+    clips = f"{len(index)} samples from {sources} source video{'' if sources == 1 else 's'}, {length} of clips. "
     clips += f"{_total(index, 'subjects'):.0f} subjects with a face, {_total(index, 'attributes'):.0f} attributes tied "
     clips += f"to them, {_total(index, 'objects'):.0f} objects, {_total(index, 'background'):.0f} backgrounds."
     heading = ("samples", *(f"{n} subject{'s' if n > 1 else ''}" for n in numbers), "all")
