@@ -32,7 +32,7 @@ class CheckLimits(Settings):
     mask_area_most: Share = Field(0.8, description="most of the frame that a mask covers: it has leaked")
     inside_box: Share = Field(0.95, description="least share of a mask inside the box it was cut by")
     on_border: Share = Field(0.5, description="most of a mask's outline that is the frame's edge")
-    background_seen: Share = Field(0.6, description="least share of the background that was seen and not invented")
+    background_seen: Share = Field(0.5, description="least share of the background that was seen and not invented")
     holes: Share = Field(0.2, description="most of a mask's filled shape that is holes")
 
 

@@ -199,9 +199,9 @@ def _number(value: float) -> str:
 
 
 def _seconds(value: float) -> str:
-    """A length of time as people say it."""
+    """A length of time: 12.5 s, 4:44 min, 3:05 h."""
     if value < 60:
         return f"{value:.1f} s"
     minutes, seconds = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours}:{rest:02d} h" if hours else f"{minutes}:{seconds:02d} min"

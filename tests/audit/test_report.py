@@ -9,6 +9,7 @@ import pytest
 
 from dataengine.audit.checks import CheckLimits
 from dataengine.audit.report import Report, write_report
+from dataengine.records import RunSummary
 from dataengine.shards.index import write_index
 from dataengine.store import Store, StoreError
 
@@ -129,6 +130,16 @@ def test_the_limit_is_kept_and_failures_come_first(dataset: Store) -> None:
     shown = re.findall(r'<article class="sample" id="s-([a-z_]+)"', html)
     assert shown == ["two_people", "one_person"]
     assert "its short side has 73 pixels (at least 75)" in html
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0.0 s"), (59.94, "59.9 s"), (284, "4:44 min"), (3599.6, "1:00 h"), (11_100, "3:05 h")]
+)
+def test_times_are_said_as_people_say_them(dataset: Store, seconds: float, said: str) -> None:
+    run = RunSummary.from_json(dataset.read("measurements/run.json")).model_copy(update={"wall_s": seconds})
+    dataset.write("measurements/run.json", run.to_json().encode())
+    write_report(dataset, limit=1)
+    assert f'<b class="">{said}</b>' in dataset.read("report.html").decode()
 
 
 def test_an_empty_dataset_and_none_at_all(tmp_path) -> None:
