@@ -45,7 +45,7 @@ class Resources(Settings):
 
 
 FUSED = Resources(fused=True)
-"""The default of stages that are light enough to share processes: on a small machine every process more costs seconds."""
+"""The default of stages that may share processes: on a small machine each process more costs seconds."""
 
 
 class StageSettings(Settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from dataengine.config import CONF, BuildSettings, ConfigError, Settings, load, profile_file, render
 from dataengine.lumosx.settings import TrainSettings
@@ -69,20 +71,14 @@ def explained() -> Iterator[None]:
     try:
         yield
     except (ConfigError, InputError) as error:
-        errors.print(f"[bold red]error[/] {_plain(error)}", highlight=False)
+        errors.print(f"[bold red]error[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(Exit.USAGE) from error
     except failures as error:
-        errors.print(f"[bold red]error[/] {_plain(error)}", highlight=False)
+        errors.print(f"[bold red]error[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(Exit.NOTHING) from error
     except KeyboardInterrupt as error:
         errors.print("\nstopped. What was committed is kept: the same command goes on from there.")
         raise typer.Exit(130) from error
-
-
-def _plain(error: Exception) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))
 
 
 @app.command()
@@ -145,9 +141,9 @@ def validate(output: Output) -> None:
     from dataengine.store import Store
 
     with explained():
-        report = check_shards(Store.at(output))
+        report = check_shards(Store.at(output), workers=os.cpu_count() or 1)
     for finding in report.findings:
-        console.print(f"[red]✗[/] {finding}", markup=True, highlight=False)
+        console.print(f"[red]✗[/] {escape(str(finding))}", highlight=False)
     console.print(
         f"{report.samples} samples in {report.shards} shards, {report.bytes / 1e6:.1f} MB, {report.seconds:.1f} s: "
         + ("all good" if report.ok else f"{len(report.findings)} problems")
