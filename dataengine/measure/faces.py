@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 from dataengine.config import FaceSettings
 from dataengine.measure.frames import pictures
 from dataengine.models.centerface import CenterFace
-from dataengine.models.face_regions import body_box, centre_x, face_unit
+from dataengine.models.face_regions import BODY, centre_x, face_unit
 from dataengine.models.interfaces import DetectedFace, FaceDetector, Image
 from dataengine.records import Box, People, Person, Record, Sighting, Stills
 from dataengine.stage import Row, Stage
@@ -74,7 +74,7 @@ def _sighting(still: int, image: Image, faces: Sequence[DetectedFace], index: in
         face=_rounded(face.box),
         face_score=round(face.score, 4),
         landmarks=tuple((round(x, 2), round(y, 2)) for x, y in face.landmarks),
-        body=_rounded(body_box(face.box, others, width, height)),
+        body=_rounded(BODY.box(face.box, others, width, height)),
         body_score=None,
         sharpness=round(_sharpness(image, face.box), 2),
     )

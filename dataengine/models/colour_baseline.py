@@ -19,6 +19,8 @@ from dataengine.models.face_regions import centre_x, face_coordinates, face_unit
 from dataengine.models.interfaces import Image, Pixels, Scene
 from dataengine.records import Caption, Mention, Person, PersonMention, Phrase, Sighting, Span, Vote
 
+ITERATIONS = 3
+"""Of GrabCut: colours need no fine outline."""
 FACE_SCORE = 0.5
 """A person is mentioned when the best of its faces scores this."""
 HAIR_COLOURS = {
@@ -154,10 +156,6 @@ def _mention(phrase: Phrase, person: int, share: float) -> Mention:
 def _parts(scene: Scene, person: Person, sighting: Sighting) -> grabcut.Parts:
     others = [s for p in scene.people.people if p is not person for s in p.sightings if s.still == sighting.still]
     return grabcut.cut_person(scene.images[sighting.still], sighting, others, ITERATIONS)
-
-
-ITERATIONS = 3
-"""Of GrabCut: colours need no fine outline."""
 
 
 def _describe(scene: Scene, person: Person, cuts: Sequence[grabcut.Parts]) -> Described:

@@ -26,7 +26,7 @@ NEIGHBOURS = 5
 """Prototypes that vote on a colour, by inverse distance: single survey names are noisy."""
 BLACK_L, WHITE_L = 26.0, 86.0
 """Munsell values 2.5 and 8.5 as CIELAB lightness: neutral pixels below are black, above white, between grey."""
-NEUTRAL_CHROMA = ((0.0, 15.0, 30.0, 80.0, 100.0), (20.0, 16.0, 8.0, 7.0, 10.0))
+NEUTRAL_CHROMA = ((0.0, 10.0, 20.0, 30.0, 80.0, 100.0), (20.0, 14.0, 10.0, 8.0, 7.0, 10.0))
 """Lightness and chroma: pixels of less chroma than this are neutral. In the dark, hue is a codec's guess."""
 _BITS = 5  # the table has a cell for every 8 × 8 × 8 RGB values
 

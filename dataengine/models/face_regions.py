@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -23,10 +24,45 @@ TOPS = ("top", "shirt", "jacket", "coat", "dress", "suit", "sweater", "uniform",
 """Nouns that this grounder knows a place for."""
 
 _ASPECT = 0.74  # width over height of a frontal face box
-_HEAD_ABOVE = 0.60  # from the face box up to the top of hair or a hat, in face heights
-_ARMS = 2.2  # half the width of a body, in face units
-_HEIGHT = 9.0  # of a standing body, in face heights
 _SIDE_BY_SIDE = 0.7  # faces this far apart, in face units, stand beside each other and not one above the other
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle around a face: `reach` face units to either side of its middle, from `start` face heights below the
+    box's top (negative: above it) `tall` face heights down.
+    """
+
+    reach: float
+    start: float
+    tall: float
+
+    def box(self, face: Box, others: Sequence[Box], width: int, height: int) -> Box:
+        """The part inside an image of that size.
+
+        Against each neighbour it ends between the two faces, at the point that divides their distance by their sizes.
+        """
+        unit, x = face_unit(face), centre_x(face)
+        left, right = x - self.reach * unit, x + self.reach * unit
+        for other in others:
+            other_x, other_unit = centre_x(other), face_unit(other)
+            between = x + (other_x - x) * unit / (unit + other_unit)
+            if abs(other_x - x) >= _SIDE_BY_SIDE * (unit + other_unit) / 2:
+                left, right = (max(left, between), right) if other_x < x else (left, min(right, between))
+        top = face.y0 + self.start * face.height
+        return Box(left, top, right, top + self.tall * face.height).clipped(width, height)
+
+    def area(self, face: Box) -> float:
+        """Of the whole part, inside the image or not, in pixels."""
+        return 2 * self.reach * face_unit(face) * self.tall * face.height
+
+
+BODY = Part(reach=2.2, start=-0.6, tall=9.0)
+"""With arms and hair or a hat, down to the feet."""
+HEAD = Part(reach=1.1, start=-0.6, tall=1.75)
+"""With hair down to the shoulders."""
+TRUNK = Part(reach=2.2, start=1.0, tall=3.2)
+"""From the chin to the hips."""
 
 
 def face_unit(face: Box) -> float:
@@ -36,40 +72,6 @@ def face_unit(face: Box) -> float:
 
 def centre_x(box: Box) -> float:
     return (box.x0 + box.x1) / 2
-
-
-def body_box(face: Box, others: Sequence[Box], width: int, height: int) -> Box:
-    """The person around a face, down to the feet or the image's edge.
-
-    Against each neighbour it ends between the two faces, at the point that divides their distance by their sizes.
-    """
-    return person_span(face, others, _ARMS, width, height, face.y0 - _HEAD_ABOVE * face.height, _HEIGHT * face.height)
-
-
-def hair_box(face: Box, others: Sequence[Box], width: int, height: int) -> Box:
-    """The head with hair down to the shoulders, face included."""
-    above = _HEAD_ABOVE * face.height
-    return person_span(face, others, 1.1, width, height, face.y0 - above, above + 1.15 * face.height)
-
-
-def top_box(face: Box, others: Sequence[Box], width: int, height: int) -> Box:
-    """What clothes the upper body: from the chin to the hips."""
-    return person_span(face, others, _ARMS, width, height, face.y1, 3.2 * face.height)
-
-
-def person_span(
-    face: Box, others: Sequence[Box], reach: float, width: int, height: int, top: float, tall: float
-) -> Box:
-    """A box `tall` pixels high from `top` on, `reach` face units to either side of the face, off its neighbours."""
-    unit, x = face_unit(face), centre_x(face)
-    left, right = x - reach * unit, x + reach * unit
-    for other in others:
-        other_x, other_unit = centre_x(other), face_unit(other)
-        between = x + (other_x - x) * unit / (unit + other_unit)
-        if abs(other_x - x) < _SIDE_BY_SIDE * (unit + other_unit) / 2:
-            continue
-        left, right = (max(left, between), right) if other_x < x else (left, min(right, between))
-    return Box(left, top, right, top + tall).clipped(width, height)
 
 
 def face_coordinates(face: Box, x: Array, y: Array) -> tuple[Array, Array]:
@@ -106,16 +108,11 @@ class FaceRegions:
 
     def _ground(self, query: Query) -> list[Region]:
         words = words_of(query.phrase)
-        place = hair_box if words & set(HAIR) else top_box if words & set(TOPS) else None
-        if place is None or query.owner is None:
+        part = HEAD if words & set(HAIR) else TRUNK if words & set(TOPS) else None
+        if part is None or query.owner is None:
             return []
-        height, width = query.image.shape[:2]
-        inside = place(query.owner.face, (), width, height)
+        face = query.owner.face
+        inside = part.box(face, (), query.image.shape[1], query.image.shape[0])
         # The owner's body box already ends where a neighbour begins.
         box = inside.intersection(query.owner.body)
-        if box.area == 0:
-            return []
-        far = 100 * (width + height)
-        shifted = Box(*(v + far for v in query.owner.face))
-        whole = place(shifted, (), 3 * far, 3 * far)
-        return [Region(box, inside.area / whole.area)]
+        return [Region(box, min(1.0, inside.area / part.area(face)))] if box.area > 0 else []

@@ -192,7 +192,7 @@ def _lookup(x: Tensor) -> Tensor:
 
 def _linear(weights: dict[str, Tensor], prefix: str) -> nn.Linear:
     weight, bias = weights.pop(f"{prefix}weight"), weights.pop(f"{prefix}bias")
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])  # initialising would draw random numbers
     layer.load_state_dict({"weight": weight, "bias": bias})
     return layer
 
