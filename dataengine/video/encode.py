@@ -13,7 +13,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from dataengine.video.read import SCALING, Frame, OnError, Source, Video, as_rate
+from dataengine.video.picture import SCALING
+from dataengine.video.read import Frame, OnError, Source, Video, as_rate
 
 
 def cut_clip(
@@ -48,10 +49,12 @@ def encode_clip(
 ) -> bytes:
     """Encode frames as an H.264 mp4 (yuv420p, constant rate, index in front), the same bytes for the same frames.
 
-    One thread and bit-exact flags make the bytes reproducible. There are no B-frames, so frame k is at exactly k /
-    fps in every reader, and closed GOPs of at most `gop_s` seconds keep seeking cheap. An odd width or height loses
-    its last column or row: cropping there, unlike padding or scaling, leaves box coordinates valid. The matrix is
-    BT.601 and tagged so: readers that obey the tag and those that assume 601 show the same colours.
+    The bytes are the same on every run and x86-64 CPU: one thread, bit-exact flags, and no macroblock tree, whose float
+    assembly differs between CPUs and, with AVX-512, reads memory that was never written (x264 core 165). There are no
+    B-frames, so frame k is at exactly k / fps in every reader, and closed GOPs of at most `gop_s` seconds keep seeking
+    cheap. An odd width or height loses its last column or row: cropping there, unlike padding or scaling, leaves box
+    coordinates valid. The matrix is BT.601 and tagged so: readers that obey the tag and those that assume 601 show the
+    same colours.
 
     Args:
         frames: rgb uint8 (H, W, 3), all of one size; consumed as a stream.
@@ -76,7 +79,7 @@ def encode_clip(
     with tempfile.TemporaryDirectory(prefix="clip-") as folder:
         path = Path(folder, "clip.mp4")
         with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as out:
-            options = {"crf": str(crf), "preset": preset, "bf": "0", "flags": "+bitexact+cgop"}
+            options = {"crf": str(crf), "preset": preset, "bf": "0", "mbtree": "0", "flags": "+bitexact+cgop"}
             stream = out.add_stream("libx264", rate=rate, options=options)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.gop_size = max(1, math.floor(gop_s * rate))

@@ -16,7 +16,6 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.video.reformatter import Colorspace, ColorTrc, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -33,7 +32,7 @@ from dataengine.video.errors import (
     UnreadableError,
     VideoError,
 )
-from dataengine.video.hdr import tone_map
+from dataengine.video.picture import Display
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +58,6 @@ _MAGIC = {
 _SLACK_S = Fraction(1, 1_000_000)
 _END_TOLERANCE_S = 1.0  # headers round durations, and some count the sound's
 _MAX_FAILURES_IN_A_ROW = 1_000
-_MAX_PIXEL_ASPECT = 8.0
-_HDR_TRANSFER = {int(ColorTrc.SMPTE2084): "pq", int(ColorTrc.ARIB_STD_B67): "hlg"}
-_UNTAGGED_COLORSPACE = 2  # AVCOL_SPC_UNSPECIFIED
-# BITEXACT and ACCURATE_RND: the same bytes on every CPU.
-SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +83,7 @@ class VideoInfo:
     transfer: str
     """``sdr``, ``pq`` or ``hlg``."""
     fps: float
-    """Average frames per second."""
+    """Average frames per second; the header's nominal rate where the container has no index of all frames."""
     variable_frame_rate: bool | None
     """None where the container has no index of all frames, so that knowing would need a pass over the file."""
     duration_s: float
@@ -179,7 +173,6 @@ class Video:
         self._source = source
         self._on_error = on_error
         self._name = str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "<bytes>"))
-        self._reformatter = VideoReformatter()
         self._reads = 0
         self.decode_errors = 0
         self._file_bytes = self._check_file()
@@ -214,20 +207,20 @@ class Video:
         rate = self._stream.average_rate or self._stream.guessed_rate
         if rate is None or not 0 < rate <= 1000:
             rate = Fraction(known_frames / duration) if known_frames and duration else Fraction(25)
-        rotation, mirrored = _TURN[self._orientation]
+        display = self._display
         return VideoInfo(
-            width=self._size[0],
-            height=self._size[1],
+            width=display.size[0],
+            height=display.size[1],
             coded_width=context.width,
             coded_height=context.height,
-            sample_aspect_ratio=float(self._pixel_aspect),
-            rotation=rotation,
-            mirrored=mirrored,
+            sample_aspect_ratio=float(display.pixel_aspect),
+            rotation=display.rotation,
+            mirrored=display.mirrored,
             container=self._container.format.name,
             codec=context.name,
-            pix_fmt=self._pix_fmt,
-            bit_depth=self._bit_depth,
-            transfer=self._transfer,
+            pix_fmt=display.pix_fmt,
+            bit_depth=display.bit_depth,
+            transfer=display.transfer,
             fps=float(rate),
             variable_frame_rate=self._variable_frame_rate(),
             duration_s=duration or float(1 / rate),
@@ -241,7 +234,8 @@ class Video:
         Raises:
             TooSmallError, TooShortError, TruncatedVideoError: as they say.
         """
-        width, height = self._size
+        self._reads += 1
+        width, height = self._display.size
         if min(width, height) < MIN_SIDE:
             raise TooSmallError(
                 self._name,
@@ -288,7 +282,7 @@ class Video:
         for time in sorted(set(times_s)):
             pts, picture = self._show(time)
             if frame is None or frame.time_s != self._seconds(pts):
-                frame = Frame(self._seconds(pts), self._rgb(picture, size))
+                frame = Frame(self._seconds(pts), self._display.rgb(picture, size))
             found[time] = frame
         return [found[time] for time in times_s]
 
@@ -332,7 +326,7 @@ class Video:
         last: tuple[int, NDArray[np.uint8]] | None = None
         for time, pts, picture in frames:
             if last is None or last[0] != pts:
-                last = (pts, self._rgb(picture, size))
+                last = (pts, self._display.rgb(picture, size))
             yield Frame(time, last[1])
             if read != self._reads:
                 raise RuntimeError(
@@ -397,13 +391,7 @@ class Video:
                 raise UndecodableError(
                     self._name, "the video's codec is not known here", "Re-encode it, for instance to H.264"
                 )
-            pixels = stream.codec_context.width * stream.codec_context.height
-            if pixels > MAX_PIXELS:
-                raise TooLargeError(
-                    self._name,
-                    f"the picture has {pixels:,} pixels, over {MAX_PIXELS:,}",
-                    "Scale it down first",
-                )
+            self._require_reasonable(stream.codec_context.width, stream.codec_context.height)
             stream.codec_context.thread_count = 1  # concealed damage must not depend on thread timing
         except BaseException:
             container.close()
@@ -441,21 +429,13 @@ class Video:
             )
         self._origin, frame = first
         self._timeless = frame.pts is None and frame.dts is None
-        self._orientation = _orientation(frame)
-        aspect = self._stream.sample_aspect_ratio or Fraction(1)
-        plausible = 1 / _MAX_PIXEL_ASPECT <= aspect <= _MAX_PIXEL_ASPECT
-        self._pixel_aspect = aspect if plausible else Fraction(1)
-        # The short side of the pixels is stretched, so no detail is lost.
-        width = max(1, round(frame.width * max(self._pixel_aspect, Fraction(1))))
-        height = max(1, round(frame.height / min(self._pixel_aspect, Fraction(1))))
-        self._size = (height, width) if self._orientation[0] else (width, height)
+        self._display = Display(frame, self._stream.sample_aspect_ratio)
+        self._require_reasonable(*self._display.size)
+
+    def _require_reasonable(self, width: int, height: int) -> None:
         if width * height > MAX_PIXELS:
-            raise TooLargeError(
-                self._name, f"the picture is {width} x {height}, over {MAX_PIXELS:,} pixels", "Scale it down first"
-            )
-        self._pix_fmt = frame.format.name
-        self._bit_depth = max(component.bits for component in frame.format.components)
-        self._transfer = _HDR_TRANSFER.get(int(frame.color_trc), "sdr")
+            problem = f"the picture is {width} x {height}, over {MAX_PIXELS:,} pixels"
+            raise TooLargeError(self._name, problem, "Scale it down first")
 
     # -- description --------------------------------------------------------------------------------------------------
 
@@ -662,35 +642,7 @@ class Video:
         if self.decode_errors == 1:
             log.warning("%s: %s; going on without it", self._name, problem)
 
-    # -- pixels and times ---------------------------------------------------------------------------------------------
-
-    def _rgb(self, frame: av.VideoFrame, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-        transpose, flip_x, flip_y = self._orientation
-        width, height = size or self._size
-        if width < 1 or height < 1:
-            raise ValueError(f"size must be positive, got {size}")
-        if transpose:
-            width, height = height, width
-        assumed = None
-        if frame.colorspace == _UNTAGGED_COLORSPACE and not frame.format.is_rgb:
-            if self._transfer != "sdr":
-                assumed = Colorspace.BT2020
-            else:
-                assumed = Colorspace.ITU709 if min(frame.width, frame.height) >= 720 else Colorspace.ITU601
-        pixels = self._reformatter.reformat(
-            frame,
-            width=width,
-            height=height,
-            format="rgb24" if self._transfer == "sdr" else "rgb48le",
-            src_colorspace=assumed,
-            interpolation=SCALING,
-            threads=1,
-        ).to_ndarray()
-        if self._transfer != "sdr":
-            pixels = tone_map(pixels.astype(np.uint16, copy=False), self._transfer)
-        if transpose:
-            pixels = pixels.transpose(1, 0, 2)
-        return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+    # -- times ---------------------------------------------------------------------------------------------
 
     def _seconds(self, pts: int) -> float:
         return float((pts - self._origin) * self._tick)
@@ -715,34 +667,6 @@ class _Position:
         """Show the next frame; there must be one."""
         assert self.ahead is not None
         self.shown, self.ahead = self.ahead, next(self._run, None)
-
-
-def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """How to turn stored pixels upright: transpose, then flip x, then flip y.
-
-    From the display matrix [a b u; c d v; x y w] (ISO 14496-12), which sends (x, y) to (a x + c y, b x + d y); y
-    points down. Angles between right angles go to the nearest.
-    """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return False, False, False
-    a, b, _, c, d = np.frombuffer(bytes(matrix), dtype="<i4")[:5].tolist()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return False, a < 0, d < 0
-    return True, c < 0, b < 0
-
-
-# (transpose, flip x, flip y) as (degrees clockwise, mirrored left to right before that).
-_TURN: dict[tuple[bool, bool, bool], tuple[int, bool]] = {
-    (False, False, False): (0, False),
-    (True, True, False): (90, False),
-    (False, True, True): (180, False),
-    (True, False, True): (270, False),
-    (False, True, False): (0, True),
-    (True, True, True): (90, True),
-    (False, False, True): (180, True),
-    (True, False, False): (270, True),
-}
 
 
 def _clock_seconds(text: str) -> float:

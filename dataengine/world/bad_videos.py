@@ -11,7 +11,7 @@ from typing import Literal
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from dataengine.video import encode_clip
@@ -69,7 +69,9 @@ def make_bad_videos(folder: Path) -> tuple[BadFile, ...]:
     write_video(add("variable frame rate.mp4", "processed"), _portrait(COLLINS.file, 4, len(times)), times_s=times)
     write_video(add("hdr 10 bit.mp4", "processed"), _portrait(HOPPER.file, 5), codec="libx265", hdr=True)
     odd = [frame[:-1, :-1] for frame in _portrait(COLLINS.file, 6)]
-    write_video(add("odd size.mp4", "processed"), odd, pix_fmt="yuv444p")
+    # VP9 takes odd sizes in 4:2:0, as x264 does not.
+    realtime = {"deadline": "realtime", "cpu-used": "8"}
+    write_video(add("odd size.webm", "processed"), odd, codec="libvpx-vp9", options=realtime)
     shutil.copyfile(folder / "name with spaces.mp4", add("zz copy.mp4", "duplicate", same_as="name with spaces.mp4"))
     forbidden = add("forbidden.mp4", "processed")
     forbidden.write_bytes(encode_clip(_portrait(HOPPER.file, 7), FPS, preset="veryfast"))
@@ -140,9 +142,13 @@ def write_video(
     """
     tick = Fraction(1, FPS) if times_s is None else Fraction(1, 1000)
     pictures = iter(frames)
-    quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    # Without the macroblock tree x264's bytes are the same on every run and CPU (see `encode_clip`).
+    defaults = {
+        "libx264": {"preset": "veryfast", "mbtree": "0"},
+        "libx265": {"preset": "veryfast", "x265-params": "log-level=none:pools=none:frame-threads=1"},
+    }
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as out:
-        stream = out.add_stream(codec, rate=FPS, options={"preset": "veryfast", **quiet, **(options or {})})
+        stream = out.add_stream(codec, rate=FPS, options={**defaults.get(codec, {}), **(options or {})})
         stream.thread_count = 1
         stream.codec_context.time_base = tick
         reformatter = VideoReformatter()
@@ -162,7 +168,12 @@ def write_video(
                 picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
                 space = Colorspace.ITU601
             coded = reformatter.reformat(
-                picture, format=stream.pix_fmt, dst_colorspace=space, dst_color_range=ColorRange.MPEG, threads=1
+                picture,
+                format=stream.pix_fmt,
+                dst_colorspace=space,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT,
+                threads=1,
             )
             coded.pts = index if times_s is None else round(times_s[index] * 1000)
             coded.time_base = tick

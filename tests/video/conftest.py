@@ -86,6 +86,7 @@ KINDS: dict[str, dict] = {
     "constant": {"name": "a.mp4", "ticks": _EVEN, "tick": _24, "options": {"bf": "0", "g": "24"}},
     "b-frames": {"name": "a.mp4", "ticks": _EVEN, "tick": _24, "options": _B},
     "open gop": {"name": "a.mkv", "ticks": _EVEN, "tick": _24, "options": {**_B, "x264-params": "open-gop=1"}},
+    "open gop mp4": {"name": "a.mp4", "ticks": _EVEN, "tick": _24, "options": {**_B, "x264-params": "open-gop=1"}},
     "open gop hevc": {
         "name": "a.mp4",
         "ticks": _EVEN,

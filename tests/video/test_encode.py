@@ -1,8 +1,12 @@
 """Clips: the same bytes each time, constant rate, short closed GOPs, index in front, true colours."""
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from io import BytesIO
 from itertools import pairwise
+from pathlib import Path
 
 import av
 import numpy as np
@@ -25,6 +29,31 @@ def test_same_frames_same_bytes() -> None:
     assert encode_clip(frames, 24) == encode_clip(iter(frames), 24)
     other = [*frames[:-1], 255 - frames[-1]]
     assert encode_clip(frames, 24) != encode_clip(other, 24)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="MALLOC_PERTURB_ is glibc's")
+def test_no_byte_depends_on_memory_that_was_never_written() -> None:
+    """x264's macroblock tree reads such memory at sizes that are no multiple of 16; glibc can fill it with a pattern."""
+    program = (
+        "import hashlib, numpy as np; from dataengine.video import encode_clip, decode_clip\n"
+        "y, x = np.mgrid[:270, :478]\n"
+        "frames = [np.stack([(3 * x + 5 * k) % 256, (y * 2 + x) % 256, (x + y * k) % 256], -1) for k in range(30)]\n"
+        "clip = encode_clip([frame.astype(np.uint8) for frame in frames], 24, preset='veryfast')\n"
+        "pixels = b''.join(frame.rgb.tobytes() for frame in decode_clip(clip, size=(101, 77)))\n"
+        "print(hashlib.sha256(clip + pixels).hexdigest())"
+    )
+    root = Path(__file__).parents[2]
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "MALLOC_PERTURB_": fill, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for fill in ("0", "1", "170")
+    }
+    assert len(hashes) == 1
 
 
 def test_streamable_closed_gops_without_b_frames() -> None:

@@ -2,6 +2,8 @@
 
 import os
 from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
 
 from dataengine.world.bad_videos import irregular_times, make_bad_videos
 
@@ -9,19 +11,8 @@ from dataengine.world.bad_videos import irregular_times, make_bad_videos
 def test_every_file_is_there_and_named_once(bad_video_folder) -> None:
     names = [file.name for file in bad_video_folder.files]
     assert len(names) == len(set(names))
-    there = (
-        {
-            str((root / name).relative_to(bad_video_folder.folder))
-            for root, _, files in bad_video_folder.folder.walk()
-            for name in files
-        }
-        if hasattr(bad_video_folder.folder, "walk")
-        else {
-            os.path.relpath(os.path.join(root, name), bad_video_folder.folder)
-            for root, _, files in os.walk(bad_video_folder.folder)
-            for name in files
-        }
-    )
+    folder = bad_video_folder.folder
+    there = {Path(root, name).relative_to(folder).as_posix() for root, _, found in os.walk(folder) for name in found}
     assert there == set(names)
     assert (bad_video_folder.folder / "a folder that holds itself" / "text.mp4").is_file()
 
@@ -39,7 +30,7 @@ def test_only_the_copy_is_a_copy(bad_video_folder) -> None:
 
 def test_times_are_irregular() -> None:
     times = irregular_times()
-    steps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(times)]
     assert max(steps) > 2 * min(steps) > 0
 
 
