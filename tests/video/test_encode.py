@@ -33,7 +33,7 @@ def test_same_frames_same_bytes() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="MALLOC_PERTURB_ is glibc's")
 def test_no_byte_depends_on_memory_that_was_never_written() -> None:
-    """x264's macroblock tree reads such memory at sizes that are no multiple of 16; glibc can fill it with a pattern."""
+    """x264's macroblock tree reads such memory at sizes that are no multiple of 16; glibc can fill it."""
     program = (
         "import hashlib, numpy as np; from dataengine.video import encode_clip, decode_clip\n"
         "y, x = np.mgrid[:270, :478]\n"
