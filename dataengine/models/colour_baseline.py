@@ -33,9 +33,10 @@ HAIR_COLOURS = {
     "orange": "red",
 }
 """Basic terms that hair can have, and what such hair is called. Other colours are hats."""
-DOMINANT = 0.3
-"""A colour names a region when this share of the pixels has it."""
+TOP_DOMINANT = 0.4
+"""A colour names a top when surfaces of it cover this share."""
 HAIR_DOMINANT = 0.5
+"""A colour names hair, which is one surface, when this share of the pixels has it."""
 HAIR_AREA, TOP_AREA = 0.2, 0.6
 """Least visible area, in squared face units."""
 HAIR_BESIDE = 0.02
@@ -170,7 +171,7 @@ def _describe(scene: Scene, person: Person, cuts: Sequence[grabcut.Parts]) -> De
     told = [look.top for look in looks if look.top]
     if told:
         colour, share = _commonest(told)
-        if share >= DOMINANT:
+        if share >= TOP_DOMINANT:
             top = (f"{colour} top", len(told) / count)
     width = scene.images[0].shape[1]
     return Described(
@@ -211,7 +212,7 @@ class _Look:
         garment = parts.top & ((aside > COLLAR) | (dy > 1.1))
         visible = (image.shape[0] - face.y1) / face.height
         seen = visible >= TOP_BELOW_CHIN and garment.sum() >= TOP_AREA * unit**2
-        return cls(hair, colour_names.shares(image[garment]) if seen else {}, beside)
+        return cls(hair, colour_names.surface_shares(image[garment]) if seen else {}, beside)
 
 
 def _commonest(shares: Sequence[Mapping[str, float]]) -> tuple[str, float]:

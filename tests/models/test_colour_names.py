@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataengine.models.colour_names import TERMS, lab, shares, term_of
+from dataengine.models.colour_names import TERMS, lab, shares, surface_shares, term_of
 
 PATCHES = {
     "black": [(0, 0, 0), (25, 25, 28), (20, 22, 34), (14, 18, 30), (35, 30, 30)],
@@ -75,3 +75,23 @@ def test_lab_is_cielab() -> None:
     image = np.random.default_rng(1).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     expected = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     np.testing.assert_allclose(lab(image), expected, atol=1e-3)
+
+
+def test_a_shaded_surface_has_one_name() -> None:
+    """An orange sleeve: lit, folded and shining, beside a third as much black."""
+    rng = np.random.default_rng(2)
+    colours = np.array([(235, 95, 40), (170, 50, 25), (245, 150, 120), (18, 18, 20)])
+    pixels = colours[rng.choice(4, 4000, p=[0.35, 0.25, 0.15, 0.25])] + rng.normal(0, 6, (4000, 3))
+    image = np.clip(pixels, 0, 255).astype(np.uint8)
+    assert shares(image)["orange"] < 0.45
+    found = surface_shares(image)
+    assert next(iter(found)) == "orange"
+    assert found["black"] == pytest.approx(0.25, abs=0.03)
+    assert sum(found.values()) == pytest.approx(1)
+    assert surface_shares(image) == found
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5])
+def test_surfaces_of_few_pixels(count: int) -> None:
+    found = surface_shares(np.full((count, 3), 255, np.uint8))
+    assert next(iter(found), None) == ("white" if count else None)
