@@ -1,13 +1,15 @@
 """Fixtures that several rooms share: real videos, and complete measurements of drawn clips."""
 
 import io
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -53,6 +55,14 @@ class BadVideoFolder:
 
     def expected(self, outcome: str) -> list[BadFile]:
         return [file for file in self.files if file.expected == outcome]
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """One Ray for all tests, told of more cores than there are so that every pool of a test fits."""
+    ray.init(num_cpus=8, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 from ray import cloudpickle
 
 import toy
@@ -18,12 +16,3 @@ def journal(tmp_path: Path) -> Path:
     folder = tmp_path / "journal"
     folder.mkdir()
     return folder
-
-
-@pytest.fixture(scope="session")
-def ray_here() -> Iterator[None]:
-    from dataengine.engine.run import connect
-
-    connect()
-    yield
-    ray.shutdown()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import ray
 from rich.console import Console
 
 from dataengine.config import BuildSettings, load
@@ -27,13 +26,7 @@ class Built:
 
 
 @pytest.fixture(scope="session")
-def ray_stopped_after() -> Iterator[None]:
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="session")
-def run_build(ray_stopped_after: None) -> Callable[..., RunSummary]:
+def run_build(ray_here: None) -> Callable[..., RunSummary]:
     """`run_build(input, output, *overrides)` under the test settings."""
 
     def run(videos: Path, out: Path, *overrides: str) -> RunSummary:

@@ -37,9 +37,6 @@ def test_out_holds_what_it_should(built) -> None:
 def test_every_bad_file_is_processed_right_or_quarantined_with_a_reason(built, bad_video_folder) -> None:
     rows = pq.read_table(built.out / "quarantine.parquet").to_pylist()
     reasons = {name: row["message"] for row in rows for name in row["source_names"]}
-    clips = pq.read_table(built.out / "clips.parquet").to_pylist()
-    processed = {row["source_id"] for row in clips}
-    sources = {name: row["source_id"] for row in rows for name in row["source_names"]}
     kept = {name: pair["source_names"] for pair in pairs(built.out) for name in pair["source_names"]}
     for file in bad_video_folder.files:
         name = f"bad/{file.name}"
@@ -56,8 +53,6 @@ def test_every_bad_file_is_processed_right_or_quarantined_with_a_reason(built, b
     assert built.summary.duplicates == len(bad_video_folder.expected("duplicate"))
     assert built.summary.skipped == len(bad_video_folder.expected("skipped"))
     assert built.summary.quarantined == len(bad_video_folder.expected("quarantined")) == len(reasons)
-    assert processed
-    assert sources
 
 
 def pairs(out: Path) -> list[dict]:

@@ -14,7 +14,8 @@ from dataengine.store import Store
 from dataengine.world.sample import Appearance, SampleTruth, Shot
 
 
-def iou(a: Box, b: Box) -> float:
+def iou(a: Box | tuple[float, ...], b: Box) -> float:
+    a = Box(*a)
     common = a.intersection(b).area
     return common / (a.area + b.area - common)
 
