@@ -440,7 +440,7 @@ class Pair(Record):
 
 
 class Rejected(Record):
-    """A clip that gives no pair: the rule that refused it and what it saw. Not an error; another config may accept it."""
+    """A clip that gives no pair: the rule that refused it and what it saw. No error: other rules may accept it."""
 
     clip: Clip
     rule: str

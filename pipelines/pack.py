@@ -50,7 +50,8 @@ class _Packer:
 
     @classmethod
     def of(cls, store: Store, measurements: Measurements, pipeline: Pipeline) -> _Packer:
-        writers = {kind: pipeline.writers[kind] for kind in (Stills, Segmentation, Background, EncodedClip)}
+        kinds: tuple[type[Record], ...] = (Stills, Segmentation, Background, EncodedClip)
+        writers = {kind: pipeline.writers[kind] for kind in kinds}
         committed = {name: measurements.committed(name, pipeline.fingerprints[name]) for name in writers.values()}
         return cls(store, measurements, writers, (ray.put(committed),))
 

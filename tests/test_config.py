@@ -42,7 +42,7 @@ def test_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_and_malformed_files_name_themselves(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="gone.yaml"):
+    with pytest.raises(ConfigError, match=r"gone\.yaml"):
         load(BuildSettings, [(tmp_path / "gone.yaml", None)])
     (tmp_path / "list.yaml").write_text("- 1\n- 2\n")
     with pytest.raises(ConfigError, match=r"list\.yaml: expected"):

@@ -23,6 +23,9 @@ from dataengine.stage import Row
 
 log = logging.getLogger(__name__)
 
+RAY_CPUS = 1.0
+"""What one of Ray Data's own tasks (forming batches) counts for; without room for it the stream stands still."""
+
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -41,7 +44,7 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
     could not start would block the whole stream. On a cluster they must fit: raises `ClusterTooSmall`.
     """
     heads = [pool[0].resources for pool in pools(steps)]
-    cpus = sum(head.workers * head.cpus for head in heads) + 4 * TASK_CPUS
+    cpus = sum(head.workers * head.cpus for head in heads) + 4 * TASK_CPUS + RAY_CPUS
     if not ray.is_initialized():
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address:

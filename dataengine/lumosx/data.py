@@ -177,6 +177,7 @@ class ExampleStream(IterableDataset[Example | Refused]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Decoded:
+    pair: Pair
     video: Image
     references: Mapping[str, Image]
 
@@ -192,26 +193,26 @@ class ExampleMaker:
         self._samples = samples
         self._settings = settings
         self._seed = seed
-        self._cache: OrderedDict[int, tuple[Pair, _Decoded]] = OrderedDict()
+        self._cache: OrderedDict[int, _Decoded] = OrderedDict()
         self._cached_bytes = 0
 
     def make(self, index: int, epoch: int, position: int) -> Example | Refused:
         """The training example of sample `index`, with this epoch's random choices."""
         # A place that cannot be read (`StoreError`) is not the sample's fault: it stops the run, which can be resumed.
-        pair: Pair | None = None
+        key = f"sample {index}"
         try:
-            pair, decoded = self._decoded(index, epoch)
+            source = self._source(index)
+            pair, key = source.pair, source.pair.key
+            decoded = self._decoded(index, source, epoch)
             rng = generator(self._seed, epoch, pair.key)
             choose_bodies, drop_references, drop_text = rng.random(3)
             bindings, groups = bind(pair, bodies=bool(choose_bodies < self._settings.body_share))
             if drop_references < self._settings.reference_dropout:
                 bindings, groups = (), 0
             images = [self._augmented(decoded.references[b.entity], b, pair.key, epoch) for b in bindings]
-            return self._example(
-                pair, position, decoded, bindings, groups, images, drop_text < self._settings.text_dropout
-            )
+            return self._example(position, decoded, bindings, groups, images, drop_text < self._settings.text_dropout)
         except (SampleError, ShardError, VideoError) as error:
-            return Refused(pair.key if pair else f"sample {index}", position, str(error))
+            return Refused(key, position, str(error))
 
     def plain(self, index: int) -> Example:
         """The example without any random choice: for validation and sampling.
@@ -219,15 +220,14 @@ class ExampleMaker:
         Raises:
             SampleError, VideoError: the sample cannot be used.
         """
-        pair, decoded = self._decoded(index, None)
-        bindings, groups = bind(pair, bodies=False)
+        decoded = self._decoded(index, self._source(index), None)
+        bindings, groups = bind(decoded.pair, bodies=False)
         height, width = self._settings.height, self._settings.width
         images = [letterbox(decoded.references[b.entity], height, width) for b in bindings]
-        return self._example(pair, index, decoded, bindings, groups, images, text_dropped=False)
+        return self._example(index, decoded, bindings, groups, images, text_dropped=False)
 
     def _example(
         self,
-        pair: Pair,
         position: int,
         decoded: _Decoded,
         bindings: tuple[Binding, ...],
@@ -235,6 +235,7 @@ class ExampleMaker:
         images: Sequence[Image],
         text_dropped: bool,
     ) -> Example:
+        pair = decoded.pair
         shape = (0, self._settings.height, self._settings.width, 3)
         references = torch.from_numpy(np.stack(images)) if images else torch.zeros(shape, dtype=torch.uint8)
         video = torch.from_numpy(decoded.video)
@@ -247,30 +248,35 @@ class ExampleMaker:
             image = augment(image, settings, rng, background=binding.kind is Kind.BACKGROUND)
         return letterbox(image, self._settings.height, self._settings.width)
 
-    def _decoded(self, index: int, epoch: int | None) -> tuple[Pair, _Decoded]:
+    def _source(self, index: int) -> Sample | _Decoded:
+        """The sample as it is kept: decoded if it was used before, else as the shard has it."""
+        if index not in self._cache:
+            return self._samples[index]
+        self._cache.move_to_end(index)
+        return self._cache[index]
+
+    def _decoded(self, index: int, source: Sample | _Decoded, epoch: int | None) -> _Decoded:
         """With this epoch's window; None: the one in the middle."""
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        sample = self._samples[index]
-        pair = sample.pair
+        if isinstance(source, _Decoded):
+            return source
+        pair = source.pair
         drawn = epoch is not None and self._settings.window == "random"
         rng = generator(self._seed, epoch or 0, f"{pair.key}/window") if drawn else None
-        video = read_window(_member(sample, "mp4"), self._settings, rng)
-        references = {r.entity: _read_image(_member(sample, r.member), pair.key, r.member) for r in pair.references}
-        decoded = _Decoded(video, references)
+        video = read_window(_member(source, "mp4"), self._settings, rng)
+        references = {r.entity: _read_image(_member(source, r.member), pair.key, r.member) for r in pair.references}
+        decoded = _Decoded(pair, video, references)
         if self._settings.window == "center":
-            self._remember(index, pair, decoded)
-        return pair, decoded
+            self._remember(index, decoded)
+        return decoded
 
-    def _remember(self, index: int, pair: Pair, decoded: _Decoded) -> None:
+    def _remember(self, index: int, decoded: _Decoded) -> None:
         limit = self._settings.cache_mb * 1_000_000
         if decoded.nbytes > limit:
             return
-        self._cache[index] = (pair, decoded)
+        self._cache[index] = decoded
         self._cached_bytes += decoded.nbytes
         while self._cached_bytes > limit:
-            _, (_, oldest) = self._cache.popitem(last=False)
+            _, oldest = self._cache.popitem(last=False)
             self._cached_bytes -= oldest.nbytes
 
 

@@ -134,8 +134,7 @@ class Layout:
                 phrases.append(PhraseTables(pool, spread, _to_device(coefficients, device)))
             else:
                 phrases.append(None)
-        token_positions = _to_device(torch.cat([positions(structure) for structure in structures]), device)
-        rope = rope_table(token_positions, head_dim)
+        rope = rope_table(torch.cat([positions(structure) for structure in structures]), head_dim, device)
         return cls(tuple(structures), tuple(samples), rope, tuple(phrases), text_len)
 
 

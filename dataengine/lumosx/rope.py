@@ -28,22 +28,27 @@ def positions(structure: SampleStructure) -> Tensor:
     return (offsets[:, None, :] + within).view(-1, 3)
 
 
-def rope_table(positions: Tensor, head_dim: int) -> Tensor:
-    """Unit rotations of every token, [L, 1, head_dim/2] complex64, on the device of `positions`.
+def rope_table(positions: Tensor, head_dim: int, device: torch.device | str = "cpu") -> Tensor:
+    """Unit rotations of every token, [L, 1, head_dim/2] complex64 on `device`.
 
     Angles are formed in float64 (as the released code does) and only the finished rotation is rounded: the
     columns of an attribute reach several hundred, where a float32 angle is already wrong in the fifth digit.
+    A position takes few values on an axis, so each axis is computed once per value and then looked up.
 
     Args:
-        positions: [L, 3] integer (time, row, column).
+        positions: [L, 3] integer (time, row, column) on the host: their largest values size the lookup tables.
         head_dim: even.
     """
-    angles = []
-    for axis, channels in enumerate(axis_channels(head_dim)):
-        exponent = torch.arange(channels, dtype=torch.float64, device=positions.device) / max(channels, 1)
-        angles.append(positions[:, axis, None].double() * THETA**-exponent)
-    angle = torch.cat(angles, dim=1)
-    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64).unsqueeze(1)
+    sizes = (positions.amax(dim=0) + 1).tolist()
+    index = positions.pin_memory() if torch.device(device).type == "cuda" else positions
+    index = index.to(device, non_blocking=True)
+    parts = []
+    for axis, (size, channels) in enumerate(zip(sizes, axis_channels(head_dim), strict=True)):
+        exponent = torch.arange(channels, dtype=torch.float64, device=device) / max(channels, 1)
+        angle = torch.outer(torch.arange(size, dtype=torch.float64, device=device), THETA**-exponent)
+        rotation = torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+        parts.append(rotation.index_select(0, index[:, axis]))
+    return torch.cat(parts, dim=1).unsqueeze(1)
 
 
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:

@@ -11,14 +11,15 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from dataengine.lumosx.attention import phrase_attention, relational_attention
 from dataengine.lumosx.layout import CellMap, Layout
 from dataengine.lumosx.rope import apply_rope
 from dataengine.lumosx.structure import SampleStructure
 
-Checkpointing = Literal["none", "full", "keep_attention"]
+Checkpointing = Literal["none", "full", "keep_attention", "keep_matmul"]
+_FFN_ROWS = 2048  # rows of the feed-forward at a time when no gradient is kept
 
 # Switches of the released configuration that this model has no variant for, and the value it implements.
 _RELEASED_FIXED = {
@@ -213,8 +214,15 @@ class Block(nn.Module):
         norm3 = self.norm3
         y = F.layer_norm(x, norm3.normalized_shape, norm3.weight.float(), norm3.bias.float(), norm3.eps)
         x = x + self.cross_attn(y, context, layout, video_only=video_only)
-        y = self.ffn(_modulate(x, shift2, scale2, lengths, self.eps).to(next(self.ffn.parameters()).dtype))
+        y = self._feed_forward(_modulate(x, shift2, scale2, lengths, self.eps))
         return _add_gated(x, y, gate2, lengths)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        x = x.to(next(self.ffn.parameters()).dtype)
+        if torch.is_grad_enabled():
+            return self.ffn(x)
+        # The hidden layer is the largest tensor of a forward; without gradients only a slice of it need exist.
+        return torch.cat([self.ffn(rows) for rows in x.split(_FFN_ROWS)])
 
 
 class Head(nn.Module):
@@ -239,8 +247,10 @@ class DiT(nn.Module):
     modulation, residual stream, time embedding and head are float32 in every case.
 
     Attributes:
-        checkpointing: activation checkpointing per block. `full` keeps only block inputs; `keep_attention` keeps the
-            attention outputs as well, so that the costly three quarters of the forward are not computed twice.
+        checkpointing: what a block keeps for the backward pass; the rest is computed again. `none` recomputes nothing;
+            `full` keeps only the block's input; `keep_attention` attention outputs as well, which at 480p are three
+            quarters of the forward's cost; `keep_matmul` those of all matrix products too, so that only cheap
+            pointwise work is repeated.
     """
 
     def __init__(self, config: DiTConfig, *, checkpointing: Checkpointing = "none") -> None:
@@ -329,8 +339,8 @@ class DiT(nn.Module):
         if self.checkpointing == "none" or not torch.is_grad_enabled():
             return block(x, e, text, layout, video_only=video_only)
         arguments: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-        if self.checkpointing == "keep_attention":
-            arguments["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_attention)
+        if self.checkpointing in _KEPT:
+            arguments["context_fn"] = partial(create_selective_checkpoint_contexts, list(_KEPT[self.checkpointing]))
         return checkpoint(block, x, e, text, layout, video_only=video_only, **arguments)
 
     def _embed(self, latents: Sequence[Tensor], references: Sequence[Tensor | None]) -> Tensor:
@@ -393,9 +403,11 @@ def _unpatchify(tokens: Tensor, grid: tuple[int, int], config: DiTConfig, latent
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor, lengths: list[int], eps: float) -> Tensor:
-    """Layer norm without affine, then each sample's own scale and shift ([samples, dim]); float32."""
-    normed = F.layer_norm(x.float(), x.shape[-1:], eps=eps)
-    parts = [torch.addcmul(shift[index], part, 1 + scale[index]) for index, part in enumerate(normed.split(lengths))]
+    """Layer norm, then each sample's own scale and shift ([samples, dim]) as the affine part of the norm; float32."""
+    parts = [
+        F.layer_norm(part, part.shape[-1:], 1 + scale[index], shift[index], eps)
+        for index, part in enumerate(x.float().split(lengths))
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -414,15 +426,15 @@ def _linear_float32(layer: nn.Module, x: Tensor) -> Tensor:
         return F.linear(x.float(), layer.get_parameter("weight").float(), layer.get_parameter("bias").float())
 
 
-def _keep_attention(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _ATTENTION else CheckpointPolicy.PREFER_RECOMPUTE
-
-
-_ATTENTION = {
+_ATTENTION = (
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+)
+_KEPT: Mapping[str, tuple[Any, ...]] = {
+    "keep_attention": _ATTENTION,
+    "keep_matmul": (*_ATTENTION, torch.ops.aten.mm.default, torch.ops.aten.addmm.default),
 }
 
 

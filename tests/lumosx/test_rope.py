@@ -50,6 +50,6 @@ def test_compiled_form_equals_the_eager_one(monkeypatch):
 
 def test_dtype_is_kept():
     assert (
-        apply_rope(torch.zeros(1, 1, 12, dtype=torch.bfloat16), rope_table(torch.zeros(1, 3), 12)).dtype
+        apply_rope(torch.zeros(1, 1, 12, dtype=torch.bfloat16), rope_table(torch.zeros(1, 3, dtype=torch.int32), 12)).dtype
         is torch.bfloat16
     )

@@ -6,13 +6,14 @@ import json
 import logging
 import math
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import yaml
 from safetensors.torch import load_file
 from torch import Tensor
@@ -36,7 +37,7 @@ from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
 
 TINY = (
-    "model.dim=32", "model.ffn_dim=64", "model.heads=2", "model.layers=2", "text.max_tokens=48",
+    "model.dim=32", "model.ffn_dim=64", "model.heads=2", "model.layers=1", "text.max_tokens=48",
     "data.height=48", "data.width=80", "data.frames=5", "batch=2",
     "validation.samples=3", "validation.every_steps=4", "validation.timesteps=[200,600]",
     "checkpoint.every_steps=2", "optimizer.warmup_steps=2",
@@ -68,15 +69,15 @@ def test_defaults_are_documented() -> None:
 
 def test_loss_falls_and_the_run_is_complete(dataset: Path, tmp_path: Path) -> None:
     seen: list[StepMetrics] = []
-    result = train(dataset, tmp_path, settings("steps=60", "optimizer.lr=0.003"), on_step=seen.append)
-    assert [metrics.step for metrics in seen] == list(range(1, 61))
-    assert result.steps == 60
+    result = train(dataset, tmp_path, settings("steps=40", "optimizer.lr=0.01"), on_step=seen.append)
+    assert [metrics.step for metrics in seen] == list(range(1, 41))
+    assert result.steps == 40
     for clips in (LEARNED, HELD_OUT):
-        assert result.after[clips] < 0.75 * result.before[clips], clips
+        assert result.after[clips] < 0.85 * result.before[clips], clips
     assert (result.skipped, result.refused) == (0, {})
     assert result.curve.read_bytes().startswith(b"\x89PNG")
     assert any((tmp_path / "tensorboard").iterdir())
-    assert load_run_settings(tmp_path) == settings("steps=60", "optimizer.lr=0.003")
+    assert load_run_settings(tmp_path) == settings("steps=40", "optimizer.lr=0.01")
     assert not list(tmp_path.rglob("*.p*t")), "no pickles"
 
 
@@ -201,10 +202,10 @@ def test_too_many_skipped_steps_stop_the_run(dataset: Path, tmp_path: Path) -> N
 
 
 def test_bad_samples_are_named_and_the_rest_trains(make_dataset: Any, make_sample: Any, tmp_path: Path) -> None:
-    samples = [make_sample(0), make_sample(1, seconds=0.2), make_sample(2, ("green",))]
+    samples = [make_sample(0), make_sample(1, seconds=0.15), make_sample(2, ("green",))]
     result = train(make_dataset(tmp_path / "data", samples), tmp_path / "run", settings("steps=4"))
     assert list(result.refused) == ["clip_0001"]
-    assert "0.21 s" in result.refused["clip_0001"]
+    assert "0.17 s" in result.refused["clip_0001"]
     steps, _ = read_metrics(tmp_path / "run")
     assert sum(metrics.examples for metrics in steps) in (5, 6), "8 places of which every third is refused"
     assert HELD_OUT not in result.after, "there is no held-out clip, and none is made up"
@@ -219,7 +220,8 @@ def test_nothing_to_train_on(make_dataset: Any, make_sample: Any, tmp_path: Path
 # --- Several ranks ----------------------------------------------------------------------------------------------------
 
 
-def _rank(rank: int, port: int, data: str, run: str) -> None:
+def run_rank(rank: int, port: int, data: str, run: str) -> None:
+    """What each process of `test_two_ranks_train_as_one` does."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     samples, held_out = PairDataset(Store.at(data), "train"), PairDataset(Store.at(data), "val")
@@ -234,14 +236,18 @@ def test_two_ranks_train_as_one(dataset: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(_rank, (port, str(dataset), str(tmp_path / "two")), nprocs=2)
+    two = tmp_path / "two"
+    commands = [[sys.executable, __file__, str(rank), str(port), str(dataset), str(two)] for rank in range(2)]
+    ranks = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
     result = train(dataset, tmp_path / "one", settings("steps=4", "batch=2"))
+    for rank in ranks:
+        _, errors = rank.communicate(timeout=240)
+        assert rank.returncode == 0, errors
     expected = [metrics.loss for metrics in read_metrics(tmp_path / "one")[0]]
-    for rank in range(2):
-        found = json.loads((tmp_path / "two" / f"rank{rank}.json").read_text())
-        assert found == pytest.approx(expected, abs=1e-5)
+    for number in range(2):
+        assert json.loads((two / f"rank{number}.json").read_text()) == pytest.approx(expected, abs=1e-5)
     left = load_file(result.checkpoint / "model.safetensors")
-    right = load_file(checkpoint.found(tmp_path / "two" / CHECKPOINTS)[0] / "model.safetensors")
+    right = load_file(checkpoint.found(two / CHECKPOINTS)[0] / "model.safetensors")
     assert all(torch.allclose(left[key], right[key], atol=1e-4) for key in left)
 
 
@@ -272,3 +278,7 @@ def test_decay_spares_norms_biases_and_modulation(dataset: Path, tmp_path: Path)
         matrix = name.endswith("weight") and "norm" not in name
         assert (id(parameter) in decayed) == matrix, name
         assert (id(parameter) in spared) != matrix, name
+
+
+if __name__ == "__main__":
+    run_rank(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_velocity_needs_no_reference_rows_in_the_last_block(fixture_model, case3
     close(got, tensors["out"][:, : sample.structure.frames])
 
 
-@pytest.mark.parametrize("checkpointing", ["none", "full", "keep_attention"])
+@pytest.mark.parametrize("checkpointing", ["none", "full", "keep_attention", "keep_matmul"])
 def test_gradients_are_the_released_ones(fixture_model, case3, checkpointing):
     sample, spec, tensors = case3
     fixture_model.checkpointing = checkpointing
@@ -81,27 +82,41 @@ def test_gradients_are_the_released_ones(fixture_model, case3, checkpointing):
         assert parameter.grad.norm().item() == pytest.approx(norms[name], abs=ABSOLUTE), name
 
 
-def test_checkpointing_that_keeps_attention_does_not_compute_it_twice(fixture_model, case3):
+def test_checkpointing_computes_again_only_what_it_should(fixture_model, case3):
     sample, _, _ = case3
 
-    class CountAttention(TorchDispatchMode):  # outside the checkpoint's own modes: sees only what is computed
-        calls = 0
+    class Count(TorchDispatchMode):  # outside the checkpoint's own modes: sees only what is really computed
+        def __init__(self):
+            super().__init__()
+            self.calls = Counter()
 
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            name = function.name()
-            self.calls += "attention" in name and "backward" not in name
+            self.calls[function.name()] += 1
             return function(*args, **(kwargs or {}))
 
-    def attention_calls(checkpointing):
+    def calls(checkpointing):
         fixture_model.checkpointing = checkpointing
-        with CountAttention() as counter:
+        with Count() as counter:
             forward(fixture_model, sample).square().mean().backward()
-        return counter.calls
+        attention = counter.calls["aten::_scaled_dot_product_flash_attention_for_cpu"]
+        return attention, counter.calls["aten::addmm"], counter.calls["aten::gelu"]
 
-    once = attention_calls("none")
-    assert once > 0
-    assert attention_calls("full") == 2 * once
-    assert attention_calls("keep_attention") == once
+    attention, products, activations = calls("none")
+    per_block = 10  # q, k, v, o twice and two of the feed-forward; the text and time layers are outside
+    assert attention == 8 and activations == 3
+    assert calls("full") == (2 * attention, products + 2 * per_block, activations + 2)
+    assert calls("keep_attention") == (attention, products + 2 * per_block, activations + 2)
+    assert calls("keep_matmul") == (attention, products, activations + 2)
+
+
+def test_feed_forward_in_pieces_is_the_whole(make_model, make_inputs, tiny_config, monkeypatch):
+    structure = SampleStructure(3, (4, 5))
+    model, inputs = make_model(tiny_config), make_inputs(tiny_config, [structure])
+    monkeypatch.setattr("dataengine.lumosx.transformer._FFN_ROWS", 7)
+    (whole,) = model(**inputs, layout=model.layout([structure]))
+    with torch.no_grad():
+        (pieces,) = model(**inputs, layout=model.layout([structure]))
+    close(pieces, whole, 1e-5)
 
 
 @pytest.mark.parametrize("crop", [(0, 0), (1, 0), (0, 1), (1, 1)])
@@ -153,9 +168,9 @@ def test_equals_diffusers_without_references(fixture_model):
 
 def test_forward_and_backward_read_no_value(tiny_config, family):
     """Fake tensors have no values: whatever would wait for the device to read one (item, nonzero, a branch) raises."""
-    with FakeTensorMode():
+    layout = DiT(tiny_config).layout([family, SampleStructure(1, (2, 2))])
+    with FakeTensorMode(allow_non_fake_inputs=True):
         model = DiT(tiny_config)
-        layout = model.layout([family, SampleStructure(1, (2, 2))])
         out = model(
             [torch.empty(4, 2, 10, 18), torch.empty(4, 1, 4, 4)],
             [torch.empty(4, 8, 10, 18), None],
