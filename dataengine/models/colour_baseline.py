@@ -225,6 +225,9 @@ def _commonest(shares: Sequence[Mapping[str, float]]) -> tuple[str, float]:
 
 
 def _apart(image: Image, a: Pixels, b: Pixels) -> float:
+    """CIELAB distance of two regions' median colours; 0, which decides nothing, when one is empty."""
+    if not a.any() or not b.any():
+        return 0.0
     medians = [np.median(colour_names.lab(image[where]), axis=0) for where in (a, b)]
     return float(np.linalg.norm(medians[0] - medians[1]))
 

@@ -32,16 +32,6 @@ def test_all_hard_cuts_of_the_sample_to_the_frame(detector, false_cuts, sample_v
     assert found.duration_s == pytest.approx(truth.duration_s, abs=1e-3)
 
 
-def test_scores_are_sparse_sorted_and_named(sample_video, probed) -> None:
-    low, high = (scores(probed(sample_video.path), detector="adaptive", floor=f) for f in (0.02, 0.3))
-    assert all(s.score >= 0.3 for s in high.scores)
-    assert set(high.scores) == {s for s in low.scores if s.score >= 0.3}
-    times = [s.time_s for s in low.scores]
-    assert times == sorted(times)
-    assert len(low.scores) < 0.5 * sample_video.truth.duration_s * 24
-    assert low.detector == "pyscenedetect-adaptive"
-
-
 @pytest.fixture(scope="module")
 def boxed(sample_video, video_of):
     """Five seconds of the sample with two cuts, shown small inside a black frame with a codec's noise."""
@@ -54,6 +44,16 @@ def boxed(sample_video, video_of):
             yield screen
 
     return video_of(list(frames()))
+
+
+def test_scores_are_sparse_sorted_and_named(boxed, probed) -> None:
+    low, high = (scores(probed(boxed), detector="adaptive", floor=f) for f in (0.02, 0.3))
+    assert all(s.score >= 0.3 for s in high.scores)
+    assert set(high.scores) == {s for s in low.scores if s.score >= 0.3}
+    times = [s.time_s for s in low.scores]
+    assert times == sorted(times)
+    assert len(low.scores) < 0.5 * low.duration_s * 24
+    assert low.detector == "pyscenedetect-adaptive"
 
 
 def test_black_bars_are_cropped_and_cuts_found(boxed, probed, sample_video) -> None:
