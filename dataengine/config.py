@@ -62,6 +62,8 @@ class ProbeSettings(StageSettings):
 
 
 class ShotSettings(StageSettings):
+    # A whole video is one row here: about 100 frames/s on a core.
+    resources: Resources = Resources(fused=True, row_timeout_s=3600)
     detector: Literal["transnetv2", "adaptive"] = "transnetv2"
     floor: float = Field(0.02, description="frames that score less are not stored")
     crop_black_bars: bool = True

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from matplotlib.colors import XKCD_COLORS, to_rgb
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree  # type: ignore[import-untyped]
+from scipy.spatial import cKDTree
 
 TERMS = ("black", "white", "grey", "red", "green", "yellow", "blue", "brown", "purple", "pink", "orange")
 
