@@ -182,7 +182,7 @@ def load(kind: type[S], files: Sequence[tuple[Path, str | None]] = (), overrides
     A file comes with the name of the section to take from it, or None for the whole file; a file without that section
     adds nothing. Raises `ConfigError` for a missing or malformed file, an unknown key, or a wrong value.
     """
-    merged: Any = OmegaConf.create({})
+    merged: Any = OmegaConf.create(_defaults(kind))
     for file, section in files:
         values = read_yaml(file)
         merged = OmegaConf.merge(merged, OmegaConf.create(values if section is None else values.get(section) or {}))
@@ -195,6 +195,17 @@ def load(kind: type[S], files: Sequence[tuple[Path, str | None]] = (), overrides
             raise ConfigError(f"{override!r}: {error}") from error
     # resolve=False: `${…}` stays text, so a configuration cannot read the environment.
     return check(kind, OmegaConf.to_container(merged, resolve=False))
+
+
+def _defaults(kind: type[Settings]) -> dict[str, Any]:
+    """A kind's default values. Merging starts from them: half of a nested default can then be overridden."""
+    values: dict[str, Any] = {}
+    for name, field in kind.model_fields.items():
+        if isinstance(field.default, Settings):
+            values[name] = field.default.model_dump(mode="json")
+        elif not field.is_required():
+            values[name] = field.default
+    return values
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

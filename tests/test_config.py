@@ -18,6 +18,14 @@ def test_later_sources_win(tmp_path: Path) -> None:
     assert (settings.seed, settings.decide.clips.min_s, settings.decide.clips.max_s) == (9, 3, 7)
 
 
+def test_half_of_a_nested_default_can_be_overridden() -> None:
+    before = BuildSettings().stages.shots.resources
+    after = load(BuildSettings, [], ["stages.shots.resources.workers=7"]).stages.shots.resources
+    assert after == before.model_copy(update={"workers": 7})
+    assert before.fused
+    assert before.row_timeout_s == 3600
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
