@@ -71,7 +71,7 @@ class Layout:
     Attributes:
         structures: the samples, in batch order.
         samples: their rows.
-        rope: [L, 1, head_dim/2] complex64, rotations of all rows.
+        rope: [L, 1, head_dim/2, 2] float32, rotations of all rows.
         phrases: MCAM tables per sample, None for a sample without references.
         text_len: text tokens per sample, padding included.
     """

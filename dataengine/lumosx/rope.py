@@ -29,7 +29,7 @@ def positions(structure: SampleStructure) -> Tensor:
 
 
 def rope_table(positions: Tensor, head_dim: int, device: torch.device | str = "cpu") -> Tensor:
-    """Unit rotations of every token, [L, 1, head_dim/2] complex64 on `device`.
+    """Unit rotations of every token as (cos, sin), [L, 1, head_dim/2, 2] float32 on `device`.
 
     Angles are formed in float64 (as the released code does) and only the finished rotation is rounded: the
     columns of an attribute reach several hundred, where a float32 angle is already wrong in the fifth digit.
@@ -46,7 +46,7 @@ def rope_table(positions: Tensor, head_dim: int, device: torch.device | str = "c
     for axis, (size, channels) in enumerate(zip(sizes, axis_channels(head_dim), strict=True)):
         exponent = torch.arange(channels, dtype=torch.float64, device=device) / max(channels, 1)
         angle = torch.outer(torch.arange(size, dtype=torch.float64, device=device), THETA**-exponent)
-        rotation = torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+        rotation = torch.stack((angle.cos(), angle.sin()), dim=-1).float()
         parts.append(rotation.index_select(0, index[:, axis]))
     return torch.cat(parts, dim=1).unsqueeze(1)
 
@@ -56,13 +56,13 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
 
     Args:
         x: [L, heads, head_dim], any float dtype (kept).
-        table: [L, 1, head_dim/2] complex64 from `rope_table`.
+        table: [L, 1, head_dim/2, 2] float32 from `rope_table`.
     """
     pairs = x.float().unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():  # inductor fuses real arithmetic, and cannot generate code for complex numbers
-        cos, sin = torch.view_as_real(table).unbind(-1)
+        cos, sin = table.unbind(-1)
         real, imaginary = pairs.unbind(-1)
         rotated = torch.stack((real * cos - imaginary * sin, real * sin + imaginary * cos), dim=-1)
     else:  # one complex product: the fewest passes over memory in eager mode
-        rotated = torch.view_as_real(torch.view_as_complex(pairs) * table)
+        rotated = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table))
     return rotated.flatten(-2).to(x.dtype)

@@ -88,13 +88,13 @@ class Setting:
 
 
 def best_seconds(setting: Setting, train: bool, rounds: int) -> dict[str, float]:
-    """Best wall time of each form over `rounds` rounds in turn."""
+    """Best processor time of each form over `rounds` rounds; on one thread that is an idle machine's wall time."""
     seconds = {form: float("inf") for form in FORMS}
     for _ in range(rounds):
         for form in FORMS:
-            begin = time.perf_counter()
+            begin = time.process_time()
             setting.run(form, train)
-            seconds[form] = min(seconds[form], time.perf_counter() - begin)
+            seconds[form] = min(seconds[form], time.process_time() - begin)
     return seconds
 
 
@@ -127,11 +127,10 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of timing; the best of each form counts")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak", choices=FORMS, help=argparse.SUPPRESS)
     parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     setting = Setting.build()
     if options.peak:
         Setting.build(1, (1, 1)).run(options.peak, options.train)  # loads code and buffers that are no part of the form

@@ -52,7 +52,7 @@ def test_pooling_counts_padding(family):
 def test_samples_of_different_grids_share_a_batch(family):
     other = SampleStructure(3, (2, 2), family.references, family.group_count)
     layout = build([family, other])
-    assert layout.rope.shape == (450 + 44, 1, 8)
+    assert layout.rope.shape == (450 + 44, 1, 8, 2)
     assert layout.phrases[1].spread.shape == (4, 8)
 
 
