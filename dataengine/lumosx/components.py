@@ -9,12 +9,13 @@ import torch
 
 from dataengine.lumosx.codec import Codec, DctCodec, WanCodec
 from dataengine.lumosx.settings import CodecSettings, ModelSettings, TextSettings
+from dataengine.lumosx.start import look_around
 from dataengine.lumosx.text import MiniLmEncoder, TextEncoder, Umt5Encoder
 from dataengine.lumosx.transformer import PRESETS, DiT, DiTConfig
 from dataengine.lumosx.weights import load_into, load_weights
 
 _SIZES = {
-    "embedded": DiTConfig(dim=192, ffn_dim=768, heads=6, layers=4, freq_dim=128),
+    "embedded": DiTConfig(dim=192, ffn_dim=768, heads=2, layers=4, freq_dim=128),
     "wan1_3b": PRESETS["wan2.1-t2v-1.3b"],
     "wan14b": PRESETS["wan2.1-t2v-14b"],
 }
@@ -68,6 +69,8 @@ def new_model(settings: ModelSettings, config: DiTConfig, seed: int, device: tor
         torch.manual_seed(seed_of(seed, "model"))
         model = DiT(config, checkpointing=settings.checkpointing)
         model.init_weights()
+        if settings.start == "local":
+            look_around(model)
     if settings.init is not None:
         load_into(model, load_weights(settings.init))
     return model.to(device)

@@ -24,6 +24,9 @@ class ModelSettings(Settings):
     cell_map: Literal["exact", "released"] = Field("exact", description="released: for published LumosX weights")
     checkpointing: Literal["none", "full", "keep_attention"] = "none"
     init: str | None = Field(None, description="weights to start from (file or folder); None: from scratch")
+    start: Literal["local", "wan"] = Field(
+        "local", description="from scratch: as `start.look_around`, or as Wan2.1 did"
+    )
 
 
 class CodecSettings(Settings):
@@ -42,7 +45,7 @@ class TextSettings(Settings):
 class AugmentSettings(Settings):
     """Changes to reference images that keep what they show. Probabilities and ranges of LumosX where it gives them."""
 
-    enabled: bool = True
+    enabled: bool = Field(False, description="off in the embedded profile: too few steps to learn to see past it")
     crop_min_area: float = Field(0.67, gt=0, le=1, description="random crop to this share of the area, or more")
     downscale_min_px: int = Field(
         112, ge=8, description="the long side is never scaled below this; not for backgrounds"
@@ -82,22 +85,20 @@ class DataSettings(Settings):
 class OptimizerSettings(Settings):
     """AdamW. One-dimensional parameters (norms, biases) and modulations do not decay."""
 
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(6e-3, gt=0, description="full fine-tune of Wan2.1: 1e-5")
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.01, ge=0)
     warmup_steps: int = Field(20, ge=0)
     schedule: Literal["constant", "cosine"] = Field("cosine", description="after warm-up; cosine ends at a tenth of lr")
     clip_norm: float = Field(1.0, gt=0)
-    ema_decay: float = Field(
-        0.99, ge=0, lt=1, description="reached gradually; 0: the average is the last step's weights"
-    )
+    ema_decay: float = Field(0.95, ge=0, lt=1, description="reached gradually; 0.9999 for long runs")
 
 
 class NoiseSettings(Settings):
     """How t is drawn; see `objective.TimestepSampling`."""
 
-    kind: Literal["uniform", "logit_normal", "shifted"] = "uniform"
-    shift: float = Field(1.0, gt=0)
+    kind: Literal["uniform", "logit_normal", "shifted"] = Field("shifted", description="LumosX: uniform")
+    shift: float = Field(3.0, gt=0, description="to high noise, where references and words decide; 1 for uniform")
     mean: float = 0.0
     std: float = Field(1.0, gt=0)
     stratified: bool = True
@@ -121,7 +122,7 @@ class SamplingSettings(Settings):
 
     steps: int = Field(20, ge=1)
     shift: float = Field(3.0, gt=0)
-    guidance: float = Field(2.0, ge=0, description="1: no guidance, and half the time")
+    guidance: float = Field(1.5, ge=0, description="1: no guidance, and half the time")
     negative_prompt: str = ""
     seed: int = 0
 
@@ -130,8 +131,8 @@ class TrainSettings(Settings):
     """Everything the trainer can be told."""
 
     seed: int = 0
-    steps: int = Field(300, ge=1)
-    batch: int = Field(4, ge=1, description="samples a step and rank")
+    steps: int = Field(400, ge=1)
+    batch: int = Field(2, ge=1, description="samples a step and rank")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of the compute; weights, gradients and sums stay fp32"
     )

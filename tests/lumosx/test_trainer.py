@@ -124,9 +124,9 @@ def test_a_finished_run_is_left_alone_and_can_go_on(dataset: Path, tmp_path: Pat
 
 def test_a_run_is_not_resumed_under_other_settings(dataset: Path, tmp_path: Path) -> None:
     train(dataset, tmp_path, settings("steps=2"))
-    with pytest.raises(TrainError, match=r"optimizer\.lr was 0\.001, now 0\.01"):
+    with pytest.raises(TrainError, match=r"optimizer\.lr was 0\.006, now 0\.01"):
         train(dataset, tmp_path, settings("steps=4", "optimizer.lr=0.01"))
-    assert load_run_settings(tmp_path).optimizer.lr == 0.001
+    assert load_run_settings(tmp_path).optimizer.lr == 0.006
 
 
 def test_checkpoints_are_rotated_and_a_damaged_one_is_passed_over(
