@@ -110,9 +110,9 @@ class CheckpointSettings(Settings):
 
 
 class ValidationSettings(Settings):
-    every_steps: int = Field(50, ge=1)
+    every_steps: int = Field(100, ge=1)
     samples: int = Field(
-        8, ge=1, description="clips of each kind: held-out ones, and training ones under held-out noise"
+        6, ge=1, description="clips of each kind: held-out ones, and training ones under held-out noise"
     )
     timesteps: tuple[int, ...] = Field((100, 300, 500, 700, 900), min_length=1, description="noise levels, of 1000")
 
@@ -121,7 +121,7 @@ class SamplingSettings(Settings):
     """DPM-Solver++ 2M; see `sampler`."""
 
     steps: int = Field(20, ge=1)
-    shift: float = Field(3.0, gt=0)
+    shift: float = Field(8.0, gt=0)
     guidance: float = Field(1.5, ge=0, description="1: no guidance, and half the time")
     negative_prompt: str = ""
     seed: int = 0
@@ -136,6 +136,7 @@ class TrainSettings(Settings):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of the compute; weights, gradients and sums stay fp32"
     )
+    cpu_threads: int = Field(1, ge=1, description="of the compute without a GPU; fixed, as it decides the last bits")
     max_skipped: int = Field(10, ge=1, description="stop after so many steps in a row without a finite gradient")
     model: ModelSettings = ModelSettings()
     codec: CodecSettings = CodecSettings()

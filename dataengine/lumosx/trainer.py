@@ -148,6 +148,8 @@ class Trainer:
             raise TrainError("training on several ranks needs torch.distributed.init_process_group first")
         self.run, self.settings, self._rank, self._world = run, settings, rank, world
         self._device = best_device()
+        if self._device.type == "cpu":
+            torch.set_num_threads(settings.cpu_threads)
         text = open_text(settings.text, self._device)
         self._encoder = BatchEncoder(open_codec(settings.codec, self._device), text)
         config = model_config(settings.model, text.dim, settings.text.max_tokens)

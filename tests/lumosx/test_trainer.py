@@ -52,15 +52,6 @@ def settings(*overrides: str) -> TrainSettings:
     return load(TrainSettings, overrides=(*TINY, *overrides))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    """Bit for bit needs a fixed number of threads, and two of them on a busy machine wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_defaults_are_documented() -> None:
     """`conf/train.yaml` names every setting once, with the value it has anyway."""
     written = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))
@@ -222,7 +213,6 @@ def test_nothing_to_train_on(make_dataset: Any, make_sample: Any, tmp_path: Path
 
 def run_rank(rank: int, port: int, data: str, run: str) -> None:
     """What each process of `test_two_ranks_train_as_one` does."""
-    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     samples, held_out = PairDataset(Store.at(data), "train"), PairDataset(Store.at(data), "val")
     trainer = Trainer(samples, held_out, Path(run), settings("steps=4", "batch=1"), rank=rank, world=2)
