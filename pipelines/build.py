@@ -79,9 +79,9 @@ def build(
 
 def _welcome(sources: inputs.Sources) -> str:
     size = sum(video.size_bytes for video in sources.videos)
-    extra = [f"{sources.duplicates} duplicates"] if sources.duplicates else []
-    extra += [f"{sources.skipped} other files skipped"] if sources.skipped else []
-    return f"{len(sources.videos)} videos, {size / 1e6:.1f} MB" + "".join(f", {part}" for part in extra)
+    extra = [f", duplicates: {sources.duplicates}"] if sources.duplicates else []
+    extra += [f", other files skipped: {sources.skipped}"] if sources.skipped else []
+    return f"videos: {len(sources.videos)}, {size / 1e6:.1f} MB{''.join(extra)}"
 
 
 def _sort(verdicts: Iterator[Record], unreadable: Sequence[Quarantined]) -> Verdicts:

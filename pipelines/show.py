@@ -44,7 +44,7 @@ def show_training(result: TrainResult, console: Console) -> None:
     for name, before in result.before.items():
         after = result.after[name]
         console.print(
-            f"loss on held-out noise, {name}: {before:.4f} → [bold]{after:.4f}[/] ({after / before - 1:+.0%})",
+            f"loss, {name}: {before:.4f} → [bold]{after:.4f}[/] ({after / before - 1:+.0%})",
             highlight=False,
         )
     console.print(
@@ -70,7 +70,7 @@ def show_made(output: str, run: Path, made: SampleResult, key: str, console: Con
     commands = (
         f"dataengine validate {output}",
         "dataengine build --input YOUR_VIDEOS --output shards",
-        f"dataengine train --data {output} --run {run} steps=1000",
+        f"dataengine train --data {output} --run {run.parent / 'longer'} steps=1000",
         f"dataengine sample --run {run} --pair {key} --output again.mp4",
         f"tensorboard --logdir {run}",
     )
@@ -79,4 +79,4 @@ def show_made(output: str, run: Path, made: SampleResult, key: str, console: Con
         console.print(f"  {what:<14} {escape(where)}", highlight=False)
     console.print("\n[bold]try next[/]  [dim](the commands are in .venv/bin)[/]")
     for command in commands:
-        console.print(f"  {escape(command)}", highlight=False)
+        console.print(f"  {escape(command)}", highlight=False, soft_wrap=True)

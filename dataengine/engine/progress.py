@@ -105,5 +105,5 @@ def _lines(tally: Tally, stages: Sequence[str], console: Console, stop: threadin
         counts = tally.snapshot()
         line = " · ".join(f"{n} {c.done + c.cached}" for n in stages if (c := counts.get(n)))
         if line and line != last:
-            console.print(f"  {line}", highlight=False)
+            console.print(f"  {line}", highlight=False, soft_wrap=True)
         last, shown_at = line, time.monotonic()

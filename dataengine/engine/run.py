@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -53,7 +55,8 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
             # Ray warns of each actor whose arguments lie in the object store; here the driver keeps them alive.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            ray.init(num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)), include_dashboard=False, **quiet)
+            with _silent_core():
+                ray.init(num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)), include_dashboard=False, **quiet)
     total = ray.cluster_resources()
     gpus = sum(head.workers * head.gpus for head in heads)
     if total.get("CPU", 0) < cpus or total.get("GPU", 0) < gpus:
@@ -61,6 +64,20 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
             f"the stages ask for {cpus:g} CPUs and {gpus:g} GPUs, the cluster has {total.get('CPU', 0):g} and "
             f"{total.get('GPU', 0):g}: lower stages.*.resources (workers, cpus, gpus) or add nodes"
         )
+
+
+@contextmanager
+def _silent_core() -> Iterator[None]:
+    """Keeps Ray's C++ core from announcing on stderr that its log level was set; its errors come as exceptions."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def run(
