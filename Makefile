@@ -50,10 +50,9 @@ format: setup ## Format the code
 	$(BIN)/ruff check --fix-only -q .
 	$(BIN)/ruff format .
 
-schemas: setup ## Regenerate schemas/ and conf/build.yaml, conf/train.yaml from the code
+schemas: setup ## Regenerate schemas/ and conf/build.yaml from the code
 	$(BIN)/python -m dataengine.schemas
 	$(BIN)/dataengine config render --kind build --defaults > conf/build.yaml
-	$(BIN)/dataengine config render --kind train --defaults > conf/train.yaml
 
 bench: setup ## All benchmarks; each prints a ratio to a peer or a bound
 	@for file in tests/bench/*_cpu.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
