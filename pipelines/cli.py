@@ -214,7 +214,9 @@ def sample(
 
 
 @app.command("sample-video")
-def sample_video(folder: Annotated[Path, typer.Argument(help="Where sample.mp4 and sample.truth.json go.")]) -> None:
+def sample_video(
+    folder: Annotated[Path, typer.Argument(help="Where sample.mp4 and sample.truth.json go.")] = Path(),
+) -> None:
     """Make a real test video, with its truth, from public-domain portraits that ship in installed packages.
 
     [bold]Example[/]   dataengine sample-video videos/
@@ -226,15 +228,20 @@ def sample_video(folder: Annotated[Path, typer.Argument(help="Where sample.mp4 a
 
 
 @app.command()
-def run(file: Annotated[Path, typer.Argument(help="For instance conf/end_to_end.yaml.")]) -> None:
+def run(
+    file: Annotated[Path, typer.Argument(help="For instance conf/end_to_end.yaml.")],
+    source: Annotated[
+        list[str] | None, typer.Option("--input", help="Videos or folders instead of the file's.")
+    ] = None,
+) -> None:
     """Run everything a file describes: build, report, train, sample.
 
-    [bold]Example[/]   dataengine run conf/end_to_end.yaml
+    [bold]Example[/]   dataengine run conf/end_to_end.yaml --input my_videos/
     """
     from pipelines.end_to_end import end_to_end
 
     with explained():
-        summary = end_to_end(file, console)
+        summary = end_to_end(file, console, source or ())
     raise typer.Exit(_exit_code(summary.pairs, summary.quarantined))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ class EndToEndSettings(Settings):
     train: dict[str, Any] = Field({}, description="what differs from the profile's training settings")
 
 
-def end_to_end(file: Path, console: Console) -> RunSummary:
-    """Build, report, train and sample. Raises what those raise, and `ConfigError` for a wrong file."""
+def end_to_end(file: Path, console: Console, places: Sequence[str] = ()) -> RunSummary:
+    """Build, report, train and sample; `places` stand in for the file's inputs. Raises what those raise, and `ConfigError` for a wrong file."""
     settings = load(EndToEndSettings, [(file, None)])
     profile = profile_file(settings.profile)
     # Both are checked before anything runs: a misspelt training key must not cost a build first.
@@ -39,7 +40,7 @@ def end_to_end(file: Path, console: Console) -> RunSummary:
     train_settings = load(TrainSettings, [(CONF / "train.yaml", None), (profile, "train"), (file, "train")])
 
     heading("1/3 build", "raw videos to shards", console)
-    summary = build(settings.input, settings.output, build_settings, console=console)
+    summary = build(places or settings.input, settings.output, build_settings, console=console)
     show_build(summary, settings.output, console)
     if not summary.pairs:
         return summary
