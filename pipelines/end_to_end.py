@@ -32,7 +32,10 @@ class EndToEndSettings(Settings):
 
 
 def end_to_end(file: Path, console: Console, places: Sequence[str] = ()) -> RunSummary:
-    """Build, report, train and sample; `places` stand in for the file's inputs. Raises what those raise, and `ConfigError` for a wrong file."""
+    """Build, report, train and sample; `places` stand in for the file's inputs.
+
+    Raises what those raise, and `ConfigError` for a wrong file.
+    """
     settings = load(EndToEndSettings, [(file, None)])
     profile = profile_file(settings.profile)
     # Both are checked before anything runs: a misspelt training key must not cost a build first.
