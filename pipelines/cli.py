@@ -104,7 +104,7 @@ def build(
 
       dataengine build --input a.mp4 b.mp4 --output shards/ decide.clips.min_s=2 decide.filters.face_min_px=64
 
-      dataengine build --input s3://bucket/raw --output s3://bucket/pairs --address ray://head:10001
+      dataengine build --input videos/ --output shards/ --address auto
     """
     from pipelines.build import build as run_build
 
