@@ -230,9 +230,7 @@ def sample_video(
 @app.command()
 def run(
     file: Annotated[Path, typer.Argument(help="For instance conf/end_to_end.yaml.")],
-    source: Annotated[
-        list[str] | None, typer.Option("--input", help="Videos instead of the file's.")
-    ] = None,
+    source: Annotated[list[str] | None, typer.Option("--input", help="Videos instead of the file's.")] = None,
 ) -> None:
     """Run everything a file describes: build, report, train, sample.
 
