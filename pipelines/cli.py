@@ -19,10 +19,10 @@ from rich.markup import escape
 from dataengine.config import CONF, BuildSettings, ConfigError, Settings, load, profile_file, render
 from dataengine.lumosx.settings import TrainSettings
 
-HELP = {"rich_markup_mode": "rich", "no_args_is_help": True, "add_completion": False}
+HELP = {"rich_markup_mode": "markdown", "no_args_is_help": True, "add_completion": False}
 app = typer.Typer(help="Raw videos → relational training pairs → a trained LumosX DiT.", **HELP)  # type: ignore[arg-type]
-audit_app = typer.Typer(help="Look at who was tied to what, and how sure we are.", no_args_is_help=True)
-config_app = typer.Typer(help="See the configuration that a command would use.", no_args_is_help=True)
+audit_app = typer.Typer(help="Look at who was tied to what, and how sure we are.", **HELP)  # type: ignore[arg-type]
+config_app = typer.Typer(help="See the configuration that a command would use.", **HELP)  # type: ignore[arg-type]
 app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
 
@@ -98,13 +98,11 @@ def build(
     A bad video never stops the run. A build that was killed goes on where it was; a changed setting re-runs only what
     depends on it.
 
-    [bold]Examples[/]
+    **Examples**
 
-      dataengine build --input videos/ --output shards/
-
-      dataengine build --input a.mp4 b.mp4 --output shards/ decide.clips.min_s=2 decide.filters.face_min_px=64
-
-      dataengine build --input videos/ --output shards/ --address auto
+    - `dataengine build --input videos/ --output shards/`
+    - `dataengine build --input a.mp4 b.mp4 --output shards/ decide.clips.min_s=2`
+    - `dataengine build --input videos/ --output shards/ --address auto`
     """
     from pipelines.build import build as run_build
 
@@ -135,7 +133,7 @@ def validate(output: Output) -> None:
 
     Exits with 1 when something is wrong; each line says what, in which shard and sample, and what to do.
 
-    [bold]Example[/]   dataengine validate shards/
+    **Example**: `dataengine validate shards/`
     """
     from dataengine.shards.validate import validate as check_shards
     from dataengine.store import Store
@@ -155,7 +153,7 @@ def validate(output: Output) -> None:
 def audit_report(output: Output) -> None:
     """Write report.html, report.json and the contact sheet of a dataset anew.
 
-    [bold]Example[/]   dataengine audit report shards/
+    **Example**: `dataengine audit report shards/`
     """
     from dataengine.audit.contact_sheet import contact_sheet
     from dataengine.audit.report import write_report
@@ -179,7 +177,7 @@ def train(
     Resumes exactly from the last checkpoint in RUN. Writes tensorboard logs, checkpoints and loss.png, and prints the
     loss on held-out noise levels before and after.
 
-    [bold]Example[/]   dataengine train --data shards/ --run runs/first steps=500
+    **Example**: `dataengine train --data shards/ --run runs/first steps=500`
     """
     from dataengine.lumosx.trainer import train as run_training
     from pipelines.show import show_training
@@ -200,7 +198,7 @@ def sample(
 ) -> None:
     """Generate a video for a pair's caption and references with a trained model.
 
-    [bold]Example[/]   dataengine sample --run runs/first --pair 3f2a… --output sample.mp4
+    **Example**: `dataengine sample --run runs/first --pair 3f2a… --output sample.mp4`
     """
     from dataengine.lumosx.sampling import sample_pair
     from dataengine.lumosx.trainer import load_run_data
@@ -219,7 +217,7 @@ def sample_video(
 ) -> None:
     """Make a real test video, with its truth, from public-domain portraits that ship in installed packages.
 
-    [bold]Example[/]   dataengine sample-video videos/
+    **Example**: `dataengine sample-video videos/`
     """
     from dataengine.world.sample import make_sample
 
@@ -234,7 +232,7 @@ def run(
 ) -> None:
     """Run everything a file describes: build, report, train, sample.
 
-    [bold]Example[/]   dataengine run conf/end_to_end.yaml --input my_videos/
+    **Example**: `dataengine run conf/end_to_end.yaml --input my_videos/`
     """
     from pipelines.end_to_end import end_to_end
 
@@ -252,7 +250,7 @@ def config_render(
 ) -> None:
     """Print all settings a command would use, as YAML.
 
-    [bold]Example[/]   dataengine config render --kind train steps=500
+    **Example**: `dataengine config render --kind train steps=500`
     """
     with explained():
         settings = SETTINGS[kind]() if defaults else settings_of(kind, profile, overrides or [])
@@ -263,7 +261,7 @@ def config_render(
 def config_schema(kind: Annotated[Kind, typer.Option(help="Which command's settings.")] = Kind.BUILD) -> None:
     """Print the JSON Schema of a command's settings: every key, its type, range and meaning.
 
-    [bold]Example[/]   dataengine config schema --kind train
+    **Example**: `dataengine config schema --kind train`
     """
     sys.stdout.write(json.dumps(SETTINGS[kind].model_json_schema(), indent=1, ensure_ascii=False) + "\n")
 
