@@ -15,7 +15,7 @@ from dataengine.lumosx.transformer import PRESETS, DiT, DiTConfig
 from dataengine.lumosx.weights import load_into, load_weights
 
 _SIZES = {
-    "embedded": DiTConfig(dim=192, ffn_dim=768, heads=2, layers=4, freq_dim=128),
+    "embedded": DiTConfig(dim=192, ffn_dim=768, heads=2, layers=2, freq_dim=128),
     "wan1_3b": PRESETS["wan2.1-t2v-1.3b"],
     "wan14b": PRESETS["wan2.1-t2v-14b"],
 }

@@ -131,7 +131,7 @@ class TrainSettings(Settings):
     """Everything the trainer can be told."""
 
     seed: int = 0
-    steps: int = Field(400, ge=1)
+    steps: int = Field(700, ge=1)
     batch: int = Field(2, ge=1, description="samples a step and rank")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of the compute; weights, gradients and sums stay fp32"
