@@ -53,7 +53,7 @@ class SampleResult:
     step: int
 
 
-class Generator:
+class ClipGenerator:
     """A run's averaged weights with its codec and text encoder, ready to sample."""
 
     def __init__(self, run: Path, settings: TrainSettings) -> None:
@@ -138,7 +138,7 @@ def sample_pair(
     samples = PairDataset(Store.at(data))
     index = samples.index.find(key)
     example = ExampleMaker(samples, trained.data, trained.seed).plain(index)
-    generator = Generator(run, trained)
+    generator = ClipGenerator(run, trained)
     frames = generator.generate(example, settings or trained.sampling, on_step)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(encode_clip(list(frames), trained.data.fps))

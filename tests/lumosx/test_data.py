@@ -30,7 +30,9 @@ from dataengine.lumosx.text import MiniLmEncoder
 from dataengine.shards.reader import PairDataset, Sample
 from dataengine.store import Store
 
-SETTINGS = DataSettings(height=48, width=80, frames=5, body_share=0, text_dropout=0)
+SETTINGS = DataSettings(
+    height=48, width=80, frames=5, body_share=0, text_dropout=0, augment=AugmentSettings(enabled=True)
+)
 
 
 @pytest.fixture(scope="module")

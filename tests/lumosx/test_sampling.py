@@ -13,7 +13,7 @@ from PIL import Image
 from dataengine.config import ConfigError, load
 from dataengine.lumosx.checkpoint import CheckpointError
 from dataengine.lumosx.data import ExampleMaker
-from dataengine.lumosx.sampling import Generator, draw_sheet, sample_pair
+from dataengine.lumosx.sampling import ClipGenerator, draw_sheet, sample_pair
 from dataengine.lumosx.settings import SamplingSettings, TrainSettings
 from dataengine.lumosx.trainer import SETTINGS_FILE, load_run_settings, train
 from dataengine.shards.reader import PairDataset
@@ -64,7 +64,7 @@ def test_a_held_out_clip_says_so(run: Path, dataset: Path, tmp_path: Path) -> No
 
 def test_the_generator_listens(run: Path, dataset: Path) -> None:
     """Other references, another caption, other noise: each changes the clip; guidance off and on differ."""
-    generator = Generator(run, load_run_settings(run))
+    generator = ClipGenerator(run, load_run_settings(run))
     samples = PairDataset(Store.at(dataset))
     maker = ExampleMaker(samples, load_run_settings(run).data, 0)
     example = maker.plain(samples.index.find("clip_0000"))
@@ -85,7 +85,7 @@ def test_the_generator_listens(run: Path, dataset: Path) -> None:
 
 def test_it_learned_which_room_is_meant(run: Path, dataset: Path) -> None:
     """References and caption of every training clip give a clip that is most like one in the same room."""
-    generator = Generator(run, load_run_settings(run))
+    generator = ClipGenerator(run, load_run_settings(run))
     samples = PairDataset(Store.at(dataset), "train")
     maker = ExampleMaker(samples, load_run_settings(run).data, 0)
     examples = [maker.plain(index) for index in range(len(samples))]
