@@ -162,6 +162,13 @@ class ShardSettings(Settings):
     samples: int = Field(256, ge=1, description="samples a shard holds")
 
 
+class Prices(Settings):
+    """What an hour costs, in any currency: for the running cost and `dataengine plan`."""
+
+    cpu_hour: float = Field(0.04, ge=0)
+    gpu_hour: float = Field(2.5, ge=0)
+
+
 class BuildSettings(Settings):
     """Everything `dataengine build` can be told."""
 
@@ -169,6 +176,7 @@ class BuildSettings(Settings):
     stages: Stages = Stages()
     decide: DecideSettings = DecideSettings()
     shards: ShardSettings = ShardSettings()
+    prices: Prices = Prices()
 
 
 # --- Reading files and overrides --------------------------------------------------------------------------------------

@@ -375,13 +375,15 @@ class Subject(Record):
 
 
 class StageProvenance(Record):
-    """Which code, model and parameters made one of a sample's measurements."""
+    """Which code, model, prompt and parameters made one of a sample's measurements."""
 
     stage: str
-    version: int
+    version: int = Field(description="version of the stage's code")
     fingerprint: str
     model: str
     revision: str
+    prompt: str = Field(description="hash of the prompt; empty where the stage has none")
+    parameters: dict[str, Any]
 
 
 class Provenance(Record):
@@ -486,17 +488,31 @@ class Quarantined(Record):
 # --- What a run tells of itself ---------------------------------------------------------------------------------------
 
 
+class Quantiles(Record):
+    """Seconds that single rows took."""
+
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
 class StageSummary(Record):
     """What one stage did in one run."""
 
     stage: str
     fingerprint: str
     model: str
-    done: int
-    cached: int
-    gated: int = Field(description="rows that an earlier gate spared this stage")
-    quarantined: int
-    seconds: float = Field(description="the stage's own compute seconds, model loading left out")
+    done: int = Field(description="rows measured in this run")
+    cached: int = Field(description="rows whose results were stored before it")
+    gated: int = Field(description="rows that an earlier gate or failure spared this stage")
+    quarantined: int = Field(description="rows that failed here, in this run or before")
+    seconds: float = Field(description="wall seconds inside the stage in this run, model loading left out")
+    cpu_seconds: float = Field(description="processor seconds of the same, all threads")
+    gpu_seconds: float = Field(description="`seconds` times the GPUs that a worker holds")
+    bytes: int = Field(description="committed in this run")
+    row_seconds: Quantiles | None = Field(description="over all stored results, whichever run made them")
+    errors: dict[str, int] = Field(description="quarantined rows by class of error")
 
 
 class RunSummary(Record):
@@ -512,4 +528,7 @@ class RunSummary(Record):
     rejected: dict[str, int] = Field(description="clips by the rule that refused them")
     stages: tuple[StageSummary, ...]
     wall_s: float
+    measuring_s: float = Field(description="of `wall_s`: from the first row measured to the last; 0 when none was")
+    cost: float = Field(description="CPU and GPU time at the configured prices")
+    inputs: tuple[str, ...] = Field(description="what was built from: absolute paths or URIs")
     config: dict[str, Any]

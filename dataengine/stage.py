@@ -56,6 +56,8 @@ class Stage(ABC, Generic[R]):
     model: str = "rules"
     """The network behind the stage, for provenance; instances override it when config chooses."""
     revision: str = ""
+    prompt: str = ""
+    """The text a language model is asked with; its hash enters the fingerprint and the provenance."""
 
     @abstractmethod
     def parameters(self) -> Mapping[str, Any]:
@@ -79,6 +81,7 @@ def fingerprint(stage: Stage[Any], upstream: Sequence[str]) -> str:
         "version": stage.version,
         "model": stage.model,
         "revision": stage.revision,
+        "prompt": text_hash(stage.prompt),
         "parameters": stage.parameters(),
         "upstream": sorted(upstream),
     }
@@ -100,7 +103,18 @@ def fingerprints(stages: Sequence[Stage[Any]]) -> dict[str, str]:
     return prints
 
 
+def text_hash(text: str) -> str:
+    """A short hash of a prompt; empty for none."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
+
+
 def provenance(stage: Stage[Any], print_: str) -> StageProvenance:
     return StageProvenance(
-        stage=stage.name, version=stage.version, fingerprint=print_, model=stage.model, revision=stage.revision
+        stage=stage.name,
+        version=stage.version,
+        fingerprint=print_,
+        model=stage.model,
+        revision=stage.revision,
+        prompt=text_hash(stage.prompt),
+        parameters=dict(stage.parameters()),
     )

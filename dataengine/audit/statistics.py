@@ -98,7 +98,7 @@ class Tally:
         self._checked: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._failed: list[FailedSample] = []
-        self._stages: Counter[StageProvenance] = Counter()
+        self._stages: Counter[str] = Counter()
         self._unreadable: list[str] = []
 
     def add(self, pair: Pair, findings: Sequence[Finding]) -> None:
@@ -120,7 +120,7 @@ class Tally:
             self._faces.append(min(subject.face.box.width, subject.face.box.height))
             self._areas += [100 * attribute.area_share for attribute in subject.attributes]
             self._phrases.update(shortened(attribute.phrase.text, 60).lower() for attribute in subject.attributes)
-        self._stages.update(pair.provenance.stages)
+        self._stages.update(stage.to_json() for stage in pair.provenance.stages)
         self._checked.update(finding.check for finding in findings)
         failures = tuple(finding for finding in findings if not finding.passed)
         self._failures.update(finding.check for finding in failures)
@@ -166,8 +166,8 @@ class Tally:
             failed_samples=counts["failed"],
             failed=tuple(sorted(self._failed, key=lambda sample: (-len(sample.findings), sample.key))),
             made_by=tuple(
-                StageUse(stage=stage, samples=samples)
-                for stage, samples in sorted(self._stages.items(), key=lambda item: item[0].to_json())
+                StageUse(stage=StageProvenance.from_json(stage), samples=samples)
+                for stage, samples in sorted(self._stages.items())
             ),
             unreadable=tuple(self._unreadable),
         )

@@ -42,6 +42,9 @@ class Counts:
     gated: int = 0
     quarantined: int = 0
     seconds: float = 0.0
+    """Wall seconds inside the stage."""
+    cpu_seconds: float = 0.0
+    bytes: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(getattr(self, f) + getattr(other, f) for f in self.__dataclass_fields__))

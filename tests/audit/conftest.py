@@ -27,6 +27,7 @@ from dataengine.records import (
     Pair,
     Phrase,
     Provenance,
+    Quantiles,
     Quarantined,
     Reference,
     RunSummary,
@@ -219,7 +220,11 @@ def _scene(
         objects=(),
         background=background,
         provenance=Provenance(
-            stages=(StageProvenance(stage="caption", version=1, fingerprint="5f1e", model="rules", revision=""),),
+            stages=(
+                StageProvenance(
+                    stage="caption", version=1, fingerprint="5f1e", model="rules", revision="", prompt="", parameters={}
+                ),
+            ),
             decided_by="c0ffee",
         ),
     )
@@ -290,7 +295,19 @@ def dataset(tmp_path: Path, scenes: list[Scene]) -> Store:
     refused = {"verdict": "face_min_px", "detail": "a face of <u>20</u> pixels", "dropped": []}
     _table(out, "clips.parquet", [kept, kept, kept, refused, refused])
     stage = StageSummary(
-        stage="faces", fingerprint="f1", model="centerface", done=4, cached=1, gated=2, quarantined=0, seconds=2.0
+        stage="faces",
+        fingerprint="f1",
+        model="centerface",
+        done=4,
+        cached=1,
+        gated=2,
+        quarantined=1,
+        seconds=2.0,
+        cpu_seconds=3.5,
+        gpu_seconds=0.0,
+        bytes=4096,
+        row_seconds=Quantiles(p50=0.4, p90=0.7, p99=0.9, max=1.0),
+        errors={"<b>BadInput</b>": 1},
     )
     run = RunSummary(
         sources=3,
@@ -303,6 +320,9 @@ def dataset(tmp_path: Path, scenes: list[Scene]) -> Store:
         rejected={"face_min_px": 2},
         stages=(stage,),
         wall_s=12.5,
+        measuring_s=8.0,
+        cost=0.01,
+        inputs=("videos",),
         config={"seed": 0, "note": "</pre><script>alert(5)</script>"},
     )
     out.write("measurements/run.json", run.to_json().encode())

@@ -21,8 +21,12 @@ from dataengine.store import Store
 
 PROVENANCE = Provenance(
     stages=(
-        StageProvenance(stage="faces", version=1, fingerprint="f1", model="centerface", revision="1.5.0"),
-        StageProvenance(stage="caption", version=3, fingerprint="c3", model="colour|baseline", revision=""),
+        StageProvenance(
+            stage="faces", version=1, fingerprint="f1", model="centerface", revision="1.5.0", prompt="", parameters={}
+        ),
+        StageProvenance(
+            stage="caption", version=3, fingerprint="c3", model="colour|baseline", revision="", prompt="", parameters={}
+        ),
     ),
     decided_by="test",
 )
@@ -71,6 +75,9 @@ def write_dataset(out: Store, samples: Sequence[Made], size: int = 2) -> None:
         rejected={"faces": 2},
         stages=(),
         wall_s=1.0,
+        measuring_s=0.5,
+        cost=0.0,
+        inputs=("videos",),
         config={"seed": 0},
     )
     out.write(RUN, summary.to_json().encode())
