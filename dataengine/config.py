@@ -37,11 +37,18 @@ class Resources(Settings):
     """What one worker of a stage takes. They change where a stage runs, never what it computes."""
 
     workers: int = Field(1, ge=1, description="processes that run the stage")
+    max_workers: int | None = Field(
+        None, ge=1, description="more processes while there is work and room; none: `workers`"
+    )
     cpus: float = Field(0.5, gt=0, description="cores one worker counts for; all stages share the machine")
     gpus: float = Field(0, ge=0)
     batch: int = Field(8, ge=1, description="rows one call gets, and one committed part holds")
     row_timeout_s: float = Field(120, gt=0, description="a row that takes longer is quarantined")
     fused: bool = Field(False, description="run in the processes of the stage before, with its workers and batch")
+
+    @property
+    def most_workers(self) -> int:
+        return max(self.workers, self.max_workers or 0)
 
 
 FUSED = Resources(fused=True)

@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
 from dataengine.audit.contact_sheet import contact_sheet
 from dataengine.audit.report import write_report
-from dataengine.config import BuildSettings
+from dataengine.config import BuildSettings, Prices
 from dataengine.engine import sources as inputs
-from dataengine.engine.measurements import Measurements
-from dataengine.engine.pipeline import Pipeline
+from dataengine.engine.measurements import Ledger, Measurements, ledgers
+from dataengine.engine.pipeline import Pipeline, Step
 from dataengine.engine.progress import Tally, shown
-from dataengine.engine.run import connect, each, run
+from dataengine.engine.run import connect, each, measure
+from dataengine.engine.survey import StageStanding, total
 from dataengine.engine.worker import Counts
-from dataengine.records import Decision, Pair, Quarantined, Record, Rejected, RunSummary, StageSummary
-from dataengine.shards.card import card
-from dataengine.shards.index import write_index
-from dataengine.store import Store
+from dataengine.records import Quantiles, Quarantined, RunSummary, SourceVideo, StageSummary
+from dataengine.shards.card import RUN, card
+from dataengine.store import REMOTE, Store
+from pipelines.decide import KEPT, QUARANTINED, Verdicts, decide, grouped
 from pipelines.pack import pack
 from pipelines.stages import compose
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """What the decisions said of every clip."""
-
-    pairs: tuple[Pair, ...]
-    decisions: tuple[Decision, ...]
-    rejected: tuple[Rejected, ...]
-    quarantined: tuple[Quarantined, ...]
 
 
 def build(
@@ -59,22 +54,76 @@ def build(
 
     sources = inputs.merge(each(inputs.identify, found.files), found.skipped)
     console.print(_welcome(sources), highlight=False)
-    measurements = Measurements(store.child("measurements"))
-    tally = Tally()
-    with shown(tally, [step.stage.name for step in pipeline.steps], console):
-        verdicts = _sort(run(pipeline, sources.videos, measurements, tally), sources.unreadable)
+    measured = bring_up_to_date(store, pipeline, sources.videos, console)
 
-    rows = pack(store, measurements, pipeline, verdicts.pairs, settings.shards)
-    with store.open_output("index.parquet") as stream:
-        write_index(stream, rows)
-    _write_quarantine(store, verdicts.quarantined)
-    _write_clips(store, verdicts)
-    summary = _summary(pipeline, settings, sources, verdicts, tally.snapshot(), time.perf_counter() - started)
-    store.write("measurements/run.json", summary.model_dump_json(indent=1).encode())
+    pairs = pack(store, pipeline, measured.ledgers, measured.verdicts, settings.shards)
+    quarantined = sorted((*sources.unreadable, *measured.verdicts.quarantined()), key=lambda q: (q.stage, q.id))
+    _write_quarantine(store, quarantined)
+    measured.verdicts.write_clips()
+    summary = RunSummary(
+        sources=len(sources.videos),
+        duplicates=sources.duplicates,
+        skipped=sources.skipped,
+        **_clips(measured.verdicts),
+        pairs=pairs,
+        quarantined=len(quarantined),
+        stages=tuple(_stage_summary(step, pipeline, measured, quarantined) for step in pipeline.steps),
+        wall_s=round(time.perf_counter() - started, 3),
+        measuring_s=round(measured.seconds, 3),
+        cost=round(_cost(pipeline, measured.counts, settings.prices), 4),
+        inputs=tuple(place if place.startswith(REMOTE) else str(Path(place).absolute()) for place in places),
+        config=settings.model_dump(mode="json"),
+    )
+    store.write(RUN, summary.model_dump_json(indent=1).encode())
     store.write("README.md", card(store).encode())
     write_report(store)
     contact_sheet(store)
     return summary
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that stored measurements say of the sources, with nothing left to measure."""
+
+    ledgers: dict[str, Ledger]
+    stages: dict[str, StageStanding]
+    counts: dict[str, Counts]
+    """What this run did, by stage."""
+    verdicts: Verdicts
+    seconds: float
+    """Wall seconds of measuring."""
+
+
+def bring_up_to_date(store: Store, pipeline: Pipeline, sources: Sequence[SourceVideo], console: Console) -> Measured:
+    """Decide on what is stored, measure what is missing, decide on that."""
+    measurements = Measurements(store.child("measurements"))
+    groups = grouped(sources)
+    ledgers = _fold(measurements, pipeline)
+    reached = decide(store, pipeline, ledgers, groups)
+    waiting = [group for group in groups if reached[group.number].waiting]
+    counts: dict[str, Counts] = {}
+    seconds = 0.0
+    if waiting:
+        tally = Tally()
+        todo = [source for group in waiting for source in reached[group.number].waiting]
+        started = time.perf_counter()
+        with shown(tally, [step.stage.name for step in pipeline.steps], console):
+            measure(pipeline, todo, measurements, ledgers, tally, run=token_hex(8))
+        seconds = time.perf_counter() - started
+        counts = tally.snapshot()
+        ledgers = _fold(measurements, pipeline)
+        reached |= decide(store, pipeline, ledgers, waiting)
+    verdicts = Verdicts(store, len(groups))
+    verdicts.sweep()
+    stages = total(one.stages for one in reached.values())
+    return Measured(ledgers, stages, counts, verdicts, seconds)
+
+
+def _fold(measurements: Measurements, pipeline: Pipeline) -> dict[str, Ledger]:
+    prints = pipeline.fingerprints
+    for _ in each(lambda item: measurements.fold(*item), list(prints.items())):
+        pass
+    return ledgers(measurements, prints)
 
 
 def _welcome(sources: inputs.Sources) -> str:
@@ -82,27 +131,6 @@ def _welcome(sources: inputs.Sources) -> str:
     extra = [f", duplicates: {sources.duplicates}"] if sources.duplicates else []
     extra += [f", other files skipped: {sources.skipped}"] if sources.skipped else []
     return f"videos: {len(sources.videos)}, {size / 1e6:.1f} MB{''.join(extra)}"
-
-
-def _sort(verdicts: Iterator[Record], unreadable: Sequence[Quarantined]) -> Verdicts:
-    decisions: list[Decision] = []
-    rejected: list[Rejected] = []
-    quarantined: list[Quarantined] = list(unreadable)
-    for verdict in verdicts:
-        if isinstance(verdict, Decision):
-            decisions.append(verdict)
-        elif isinstance(verdict, Rejected):
-            rejected.append(verdict)
-        elif isinstance(verdict, Quarantined):
-            quarantined.append(verdict)
-    pairs = [d.outcome for d in decisions if isinstance(d.outcome, Pair)]
-    rejected += [d.outcome for d in decisions if isinstance(d.outcome, Rejected)]
-    return Verdicts(
-        pairs=tuple(sorted(pairs, key=lambda p: p.key)),
-        decisions=tuple(decisions),
-        rejected=tuple(sorted(rejected, key=lambda r: (r.clip.source_id, r.clip.start_s))),
-        quarantined=tuple(sorted(quarantined, key=lambda q: (q.stage, q.id))),
-    )
 
 
 _QUARANTINE = pa.schema(
@@ -126,65 +154,48 @@ def _write_quarantine(store: Store, quarantined: Sequence[Quarantined]) -> None:
         pq.write_table(table, stream)
 
 
-def _write_clips(store: Store, verdicts: Verdicts) -> None:
-    """`clips.parquet`: every clip with what was decided, and which parts of it were dropped and why."""
-    dropped = {
-        d.outcome.clip.clip_id: [f"{p.entity}: {p.rule}: {p.detail}" for p in d.dropped] for d in verdicts.decisions
-    }
-    rows = [(p.clip, "kept", p.caption) for p in verdicts.pairs]
-    rows += [(r.clip, r.rule, r.detail) for r in verdicts.rejected]
-    rows.sort(key=lambda row: (row[0].source_id, row[0].start_s))
-    table = pa.table(
-        {
-            "clip_id": pa.array([clip.clip_id for clip, _, _ in rows], pa.string()),
-            "source_id": pa.array([clip.source_id for clip, _, _ in rows], pa.string()),
-            "start_s": pa.array([clip.start_s for clip, _, _ in rows], pa.float64()),
-            "end_s": pa.array([clip.end_s for clip, _, _ in rows], pa.float64()),
-            "verdict": pa.array([verdict for _, verdict, _ in rows], pa.string()),
-            "detail": pa.array([detail for _, _, detail in rows], pa.string()),
-            "dropped": pa.array([dropped.get(clip.clip_id, []) for clip, _, _ in rows], pa.list_(pa.string())),
-        }
+def _clips(verdicts: Verdicts) -> dict[str, Any]:
+    """What became of the clips, as the summary counts them."""
+    counts = verdicts.counts()
+    rejected = {rule: n for rule, n in sorted(counts.items()) if rule not in (KEPT, QUARANTINED)}
+    failed = sum(q.start_s is not None for q in verdicts.quarantined())
+    subjects = sum(kept.name.subjects for kept in verdicts.kept())
+    return {"clips": counts[KEPT] + sum(rejected.values()) + failed, "rejected": rejected, "subjects": subjects}
+
+
+def _stage_summary(
+    step: Step, pipeline: Pipeline, measured: Measured, quarantined: Sequence[Quarantined]
+) -> StageSummary:
+    name = step.stage.name
+    did, standing = measured.counts.get(name, Counts()), measured.stages.get(name, StageStanding())
+    return StageSummary(
+        stage=name,
+        fingerprint=pipeline.fingerprints[name],
+        model=step.stage.model,
+        done=did.done,
+        cached=max(0, standing.stored - did.done),
+        gated=standing.spared,
+        quarantined=standing.failed,
+        seconds=round(did.seconds, 3),
+        cpu_seconds=round(did.cpu_seconds, 3),
+        gpu_seconds=round(did.seconds * step.resources.gpus, 3),
+        bytes=did.bytes,
+        row_seconds=_quantiles(measured.ledgers[name]),
+        errors=dict(sorted(Counter(q.error for q in quarantined if q.stage == name).items())),
     )
-    with store.open_output("clips.parquet") as stream:
-        pq.write_table(table, stream)
 
 
-def _summary(
-    pipeline: Pipeline,
-    settings: BuildSettings,
-    sources: inputs.Sources,
-    verdicts: Verdicts,
-    counts: dict[str, Counts],
-    wall_s: float,
-) -> RunSummary:
-    stages = []
-    for step in pipeline.steps:
-        name, c = step.stage.name, counts.get(step.stage.name, Counts())
-        stages.append(
-            StageSummary(
-                stage=name,
-                fingerprint=pipeline.fingerprints[name],
-                model=step.stage.model,
-                done=c.done,
-                cached=c.cached,
-                gated=c.gated,
-                quarantined=c.quarantined,
-                seconds=round(c.seconds, 3),
-            )
-        )
-    clips = len(verdicts.pairs) + len(verdicts.rejected) + sum(q.start_s is not None for q in verdicts.quarantined)
-    return RunSummary(
-        sources=len(sources.videos),
-        duplicates=sources.duplicates,
-        skipped=sources.skipped,
-        clips=clips,
-        pairs=len(verdicts.pairs),
-        subjects=sum(len(pair.subjects) for pair in verdicts.pairs),
-        quarantined=len(verdicts.quarantined),
-        rejected=dict(sorted(Counter(r.rule for r in verdicts.rejected).items())),
-        stages=tuple(stages),
-        wall_s=round(wall_s, 3),
-        config=settings.model_dump(mode="json"),
+def _quantiles(ledger: Ledger) -> Quantiles | None:
+    if not len(ledger):
+        return None
+    p50, p90, p99, most = np.quantile(ledger.seconds, (0.5, 0.9, 0.99, 1.0)).round(4).tolist()
+    return Quantiles(p50=p50, p90=p90, p99=p99, max=most)
+
+
+def _cost(pipeline: Pipeline, counts: Mapping[str, Counts], prices: Prices) -> float:
+    gpu = {step.stage.name: step.resources.gpus for step in pipeline.steps}
+    return sum(
+        (c.cpu_seconds * prices.cpu_hour + c.seconds * gpu[name] * prices.gpu_hour) / 3600 for name, c in counts.items()
     )
 
 

@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ray
 
 from dataengine.config import ShardSettings
-from dataengine.engine.measurements import CommittedIds, Measurements
+from dataengine.engine.measurements import Ledger, Measurements
 from dataengine.engine.pipeline import Pipeline
 from dataengine.engine.run import each
 from dataengine.records import Background, EncodedClip, Pair, Record, Segmentation, Stills
 from dataengine.shards.assembly import Member, assemble
-from dataengine.shards.index import Index, IndexRow, write_index
-from dataengine.shards.plan import SampleName, plan_shards
+from dataengine.shards.index import INDEX, Index, join_indexes, write_index
+from dataengine.shards.plan import plan_shards
 from dataengine.shards.writer import write_shard
 from dataengine.store import Store
+from pipelines.decide import Kept, Verdicts
 
 VERSION = 1
 """Raise it when the same pair packs to other bytes: shards that were written before are then written again."""
 
+RECEIPTS = "measurements/packed"
+
 
 def pack(
-    store: Store, measurements: Measurements, pipeline: Pipeline, pairs: Sequence[Pair], settings: ShardSettings
-) -> list[IndexRow]:
-    """Bring `shards/` to hold exactly these pairs, several shards at a time; returns the rows of the index."""
-    by_key = {pair.key: pair for pair in pairs}
-    plans = plan_shards([SampleName.of(pair) for pair in pairs], settings)
-    packer = _Packer.of(store, measurements, pipeline)
-    shards = [(plan.name, tuple(by_key[key] for key in plan.keys)) for plan in plans]
-    rows = [row for shard_rows in each(packer, shards) for row in shard_rows]
+    store: Store, pipeline: Pipeline, ledgers: Mapping[str, Ledger], verdicts: Verdicts, settings: ShardSettings
+) -> int:
+    """Bring `shards/` and `index.parquet` to hold exactly the kept pairs; returns their number."""
+    by_key = {kept.name.key: kept for kept in verdicts.kept()}
+    plans = sorted(plan_shards([kept.name for kept in by_key.values()], settings))
+    packer = _Packer.of(store, pipeline, ledgers, verdicts)
+    receipts = each(packer, [(plan.name, tuple(by_key[key] for key in plan.keys)) for plan in plans])
+    with store.open_output(INDEX) as stream:
+        rows = join_indexes(stream, (Index.read(store, receipt).table for receipt in receipts))
     wanted = {f"shards/{plan.name}" for plan in plans}
     for name in store.names("shards"):
         if name not in wanted:
@@ -45,41 +49,42 @@ class _Packer:
 
     store: Store
     measurements: Measurements
+    verdicts: Verdicts
     writers: dict[type[Record], str]
-    committed: tuple[ray.ObjectRef, ...]
+    ledgers: tuple[ray.ObjectRef, ...]
 
     @classmethod
-    def of(cls, store: Store, measurements: Measurements, pipeline: Pipeline) -> _Packer:
+    def of(cls, store: Store, pipeline: Pipeline, ledgers: Mapping[str, Ledger], verdicts: Verdicts) -> _Packer:
         kinds: tuple[type[Record], ...] = (Stills, Segmentation, Background, EncodedClip)
         writers = {kind: pipeline.writers[kind] for kind in kinds}
-        committed = {name: measurements.committed(name, pipeline.fingerprints[name]) for name in writers.values()}
-        return cls(store, measurements, writers, (ray.put(committed),))
+        needed = ray.put({stage: ledgers[stage] for stage in writers.values()})
+        return cls(store, Measurements(store.child("measurements")), verdicts, writers, (needed,))
 
-    def __call__(self, work: tuple[str, tuple[Pair, ...]]) -> tuple[IndexRow, ...]:
-        shard, pairs = work
+    def __call__(self, work: tuple[str, tuple[Kept, ...]]) -> str:
+        """Returns the receipt's name: the shard's own index."""
+        shard, kept = work
         # What a shard holds follows from its pairs: a receipt under their hash says that it is written. It is the last
         # thing written and the first removed, so a shard with a receipt is whole and the one that the receipt means.
-        content = "\n".join([str(VERSION), *(pair.to_json() for pair in pairs)])
-        receipts = f"measurements/packed/{shard}"
+        content = "\n".join([str(VERSION), *(one.sha256 for one in kept)])
+        receipts = f"{RECEIPTS}/{shard}"
         receipt = f"{receipts}/{hashlib.sha256(content.encode()).hexdigest()[:24]}.parquet"
         if self.store.exists(receipt) and self.store.exists(f"shards/{shard}"):
-            return tuple(Index.read(self.store, receipt))
+            return receipt
         for old in self.store.names(receipts):
             self.store.delete(old)
-        committed: dict[str, CommittedIds] = ray.get(self.committed[0])
+        ledgers: Mapping[str, Ledger] = ray.get(self.ledgers[0])
+        pairs = self.verdicts.pairs(kept)
         with self.store.open_output(f"shards/{shard}") as stream:
-            rows = write_shard(stream, shard, ((pair, self._members(pair, committed)) for pair in pairs))
+            rows = write_shard(stream, shard, ((pair, self._members(pair, ledgers)) for pair in pairs))
         with self.store.open_output(receipt) as stream:
             write_index(stream, rows)
-        return rows
+        return receipt
 
-    def _members(self, pair: Pair, committed: dict[str, CommittedIds]) -> tuple[Member, ...]:
+    def _members(self, pair: Pair, ledgers: Mapping[str, Ledger]) -> tuple[Member, ...]:
         clip_id = pair.clip.clip_id
-        records: list[Record] = []
+        records = []
         for kind, stage in self.writers.items():
-            places = self.measurements.ids_of([clip_id], committed[stage])
-            stored = self.measurements.read(places, blobs=True)[clip_id]
-            records.append(kind.unpack(stored.record or "", stored.blobs))
+            records.append(self.measurements.media(ledgers[stage], [clip_id])[clip_id].result(kind))
         stills, segmentation, background, encoded = records
         assert isinstance(stills, Stills)
         assert isinstance(segmentation, Segmentation)

@@ -87,7 +87,6 @@ def compose(settings: BuildSettings) -> Pipeline:
             Step(EncodeStage(of.encode), of.encode.resources),
         ),
         finish=draft.finish,
-        keeps=frozenset({Stills, People, Caption, Grounding, Segmentation, Background, EncodedClip}),
         verdict=Decision,
     )
     prints = pipeline.fingerprints

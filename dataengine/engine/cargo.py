@@ -12,6 +12,7 @@ from dataengine.records import Clip, Quarantined, Record, Rejected, SourceVideo
 from dataengine.stage import Row
 
 Fate = Quarantined | Rejected
+"""What stops a row: a failure, or a rule's refusal."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,32 @@ def _cargo(values: Mapping, pipeline: Pipeline) -> Cargo:
 
 def of_sources(sources: Sequence[SourceVideo], pipeline: Pipeline) -> pa.Table:
     return to_table([Cargo(Row(source)) for source in sources], pipeline)
+
+
+def cut(row: Row, pipeline: Pipeline) -> list[Cargo]:
+    """A measured source's clips, or the source itself, stopped, where it cannot be cut."""
+    try:
+        clips = pipeline.cut(row)
+    except Exception as error:
+        return [Cargo(row, quarantined(row, "cut", error))]
+    if not clips:
+        whole = Clip.of(row.source.source_id, 0.0, 0.0)
+        detail = f"{row.source.names[0]}: no shot is long enough for a clip"
+        return [Cargo(row, Rejected(clip=whole, rule="clips", detail=detail))]
+    return [Cargo(Row(row.source, clip, row.records)) for clip in clips]
+
+
+def quarantined(row: Row, stage: str, error: Exception, attempts: int = 1) -> Quarantined:
+    """The record of a row that failed, in words a person understands."""
+    # The name below the input folder, not this machine's path: the table is the same wherever the run was.
+    message = (str(error) or repr(error)).replace(row.source.uri, row.source.names[0])
+    return Quarantined(
+        id=row.id,
+        stage=stage,
+        error=type(error).__name__,
+        message=message,
+        attempts=attempts,
+        source_names=row.source.names,
+        start_s=row.clip.start_s if row.clip else None,
+        end_s=row.clip.end_s if row.clip else None,
+    )

@@ -38,14 +38,13 @@ def pools(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
 class Pipeline:
     """Sources go through `source_steps`, `cut` makes clips of each, clips go through `clip_steps`, `finish` decides.
 
-    `keeps` are the records that `finish` reads; it gets them without their blobs, and returns a `verdict`.
+    `finish` reads any record, without its media, and returns a `verdict`.
     """
 
     source_steps: tuple[Step, ...]
     cut: Callable[[Row], Sequence[Clip]]
     clip_steps: tuple[Step, ...]
     finish: Callable[[Row], Record]
-    keeps: frozenset[type[Record]]
     verdict: type[Record]
 
     @property

@@ -14,14 +14,16 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.exceptions import RayError
 
-from dataengine.engine.cargo import Cargo, from_table, of_sources, to_table
-from dataengine.engine.measurements import CommittedIds, Measurements
+from dataengine.engine.cargo import cut, from_table, of_sources, to_table
+from dataengine.engine.measurements import Ledger, Measurements
 from dataengine.engine.pipeline import Pipeline, Step, pools
 from dataengine.engine.progress import Tally
-from dataengine.engine.worker import StageWorker, quarantine
-from dataengine.records import Clip, Quarantined, Record, Rejected, SourceVideo
-from dataengine.stage import Row
+from dataengine.engine.witness import Witness
+from dataengine.engine.worker import StageWorker
+from dataengine.records import SourceVideo
+from dataengine.store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,9 @@ RAY_CPUS = 1.0
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+BATCH_BYTES = 256_000_000
+"""Sources of so many bytes are a batch, however few they are: what a kill loses stays small."""
 
 TASK_CPUS = 0.1
 """What cutting, deciding and packing count for: light work that must always find room beside the stages."""
@@ -49,6 +54,7 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
     cpus = sum(head.workers * head.cpus for head in heads) + 4 * TASK_CPUS + RAY_CPUS
     if not ray.is_initialized():
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        address = address or os.environ.get("RAY_ADDRESS")  # set in a submitted job
         if address:
             ray.init(address=address, **quiet)
         else:
@@ -80,62 +86,94 @@ def _silent_core() -> Iterator[None]:
         os.close(nowhere)
 
 
-def run(
+def measure(
     pipeline: Pipeline,
     sources: Sequence[SourceVideo],
     measurements: Measurements,
+    ledgers: Mapping[str, Ledger],
     tally: Tally,
-) -> Iterator[Record]:
-    """Measure all sources and give, in their order, the verdict on every clip.
+    run: str,
+) -> None:
+    """Measure all that is not in `ledgers` of these sources and of their clips, and commit it.
 
-    That is what `pipeline.finish` returned, a `Rejected` for what a gate refused, a `Quarantined` for what failed.
-    What is stored already is reused. Needs `connect`. Raises Ray's error when a stage cannot be set up at all.
+    `run` names the run, for the notes of its workers. Needs `connect`. Raises `StoreError` when results cannot be
+    stored, and what a stage raises that cannot be set up.
     """
+    if not sources:
+        return
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.execution_options.preserve_order = True
+    context.raise_original_map_exception = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
-    committed = {name: measurements.committed(name, print_) for name, print_ in pipeline.fingerprints.items()}
-    shared = ray.put(committed)
-    rows = [of_sources([source], pipeline) for source in sources]
-    data = ray.data.from_arrow(rows) if rows else ray.data.from_arrow([of_sources([], pipeline)])
+    shared = ray.put(dict(ledgers))
+    job = partial(_measure, pipeline=pipeline, measurements=measurements, ledgers=shared, tally=tally, run=run)
+    head = pipeline.source_steps[0].resources
+    data = ray.data.from_arrow([of_sources(group, pipeline) for group in source_batches(sources, head.batch)])
     for pool in pools(pipeline.source_steps):
-        data = _measure(data, pipeline, pool, measurements, shared, tally)
+        data = job(data, pool=pool)
     data = data.map_batches(
         partial(_cut, pipeline=pipeline), batch_format="pyarrow", batch_size=1, num_cpus=TASK_CPUS, zero_copy_batch=True
     )
+    # A source's clips come as one block: split, or one worker would get all clips of a film.
+    data = data.repartition(target_num_rows_per_block=pipeline.clip_steps[0].resources.batch)
     for pool in pools(pipeline.clip_steps):
-        data = _measure(data, pipeline, pool, measurements, shared, tally)
-    data = data.map_batches(
-        partial(_finish, pipeline=pipeline), batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
-    )
-    kinds = {kind.__name__: kind for kind in (pipeline.verdict, Rejected, Quarantined)}
-    for batch in data.iter_batches(batch_format="pyarrow", batch_size=None):
-        for row in batch.to_pylist():
-            yield kinds[row["kind"]].from_json(row["verdict"])
+        data = job(data, pool=pool)
+    try:
+        for _ in data.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=0):
+            pass
+    except RayError as error:
+        raise _cause(error) from error
+
+
+def source_batches(sources: Sequence[SourceVideo], rows: int) -> Iterator[list[SourceVideo]]:
+    """Sources that are measured and committed together: small files share a part, a film has one of its own."""
+    batch: list[SourceVideo] = []
+    for source in sources:
+        size = sum(video.size_bytes for video in batch) + source.size_bytes
+        if batch and (len(batch) == rows or size > BATCH_BYTES):
+            yield batch
+            batch = []
+        batch.append(source)
+    if batch:
+        yield batch
+
+
+def _cause(error: RayError) -> BaseException:
+    """What went wrong in the worker, without Ray's wrapping, where it can be told."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, StoreError):
+            return cause
+        inner = getattr(cause, "cause", None)
+        cause = inner if isinstance(inner, BaseException) and inner is not cause else cause.__cause__
+    return error
 
 
 def each(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
     """`function` of every item as Ray tasks, in order, with a bounded number under way."""
-    remote = ray.remote(num_cpus=TASK_CPUS)(lambda item: function(item))  # ray takes plain functions only
+    # Ray takes plain functions only. A worker or node that dies is no reason to stop.
+    remote = ray.remote(num_cpus=TASK_CPUS, max_retries=-1)(lambda item: function(item))
     width = 2 * (os.cpu_count() or 1)
     waiting = [remote.remote(item) for item in items[:width]]
     for position in range(len(items)):
-        yield ray.get(waiting.pop(0))
+        try:
+            yield ray.get(waiting.pop(0))
+        except RayError as error:
+            raise _cause(error) from error
         if position + width < len(items):
             waiting.append(remote.remote(items[position + width]))
 
 
 class _Actor:
-    """The workers of a pool as Ray Data wants them: made once per process, the index fetched from Ray's store."""
+    """The workers of a pool as Ray Data wants them: made once per process, the ledgers fetched from Ray's store."""
 
     def __init__(
-        self, pipeline: Pipeline, pool: Sequence[Step], measurements: Measurements, committed: Any, tally: Tally
+        self, pipeline: Pipeline, pool: Sequence[Step], measurements: Measurements, ledgers: Any, tally: Tally, run: str
     ) -> None:
-        stored: Mapping[str, CommittedIds] = ray.get(committed[0])
-        self.workers = [StageWorker(pipeline, step, measurements, stored, tally) for step in pool]
+        stored: Mapping[str, Ledger] = ray.get(ledgers[0])
+        self.workers = [StageWorker(pipeline, step, measurements, stored, tally, Witness(run)) for step in pool]
 
     def __call__(self, table: pa.Table) -> pa.Table:
         for worker in self.workers:
@@ -144,49 +182,29 @@ class _Actor:
 
 
 def _measure(
-    data: Dataset, pipeline: Pipeline, pool: Sequence[Step], measurements: Measurements, committed: Any, tally: Tally
+    data: Dataset,
+    pipeline: Pipeline,
+    pool: Sequence[Step],
+    measurements: Measurements,
+    ledgers: Any,
+    tally: Tally,
+    run: str,
 ) -> Dataset:
     resources = pool[0].resources
-    # Blocks of one batch each: the next pool starts on the first batch while this one is at the second.
-    return data.repartition(target_num_rows_per_block=resources.batch).map_batches(
+    return data.map_batches(
         _Actor,
         # The reference travels inside a list, or Ray would replace it by its value in every task.
-        fn_constructor_args=(pipeline, pool, measurements, [committed], tally),
+        fn_constructor_args=(pipeline, pool, measurements, [ledgers], tally, run),
         batch_format="pyarrow",
         batch_size=resources.batch,
-        compute=ActorPoolStrategy(size=resources.workers),
+        compute=ActorPoolStrategy(min_size=resources.workers, max_size=resources.most_workers),
         num_cpus=resources.cpus,
         num_gpus=resources.gpus or None,
     )
 
 
 def _cut(table: pa.Table, pipeline: Pipeline) -> pa.Table:
-    """A source's clips; a source that failed, or that cannot be cut, goes on as the one row it is."""
-    out: list[Cargo] = []
-    for item in from_table(table, pipeline):
-        try:
-            clips = [] if item.fate else pipeline.cut(item.row)
-        except Exception as error:
-            item = item.stopped(quarantine(item.row, "cut", error))
-            clips = []
-        if not clips and item.fate is None:
-            item = item.stopped(_uncut(item.row))
-        out += [Cargo(Row(item.row.source, clip, item.row.records)) for clip in clips] or [item]
+    """The clips of a source; a source that was stopped, or cannot be cut, goes on as the one row it is."""
+    out = [c for item in from_table(table, pipeline) for c in ([item] if item.fate else cut(item.row, pipeline))]
     clip_reads = {kind for step in pipeline.clip_steps for kind in step.stage.reads}
-    return to_table(out, pipeline, lambda kind: kind in clip_reads or kind in pipeline.keeps, clip_reads.__contains__)
-
-
-def _uncut(row: Row) -> Rejected:
-    whole = Clip.of(row.source.source_id, 0.0, 0.0)
-    return Rejected(clip=whole, rule="clips", detail=f"{row.source.names[0]}: no shot is long enough for a clip")
-
-
-def _finish(table: pa.Table, pipeline: Pipeline) -> pa.Table:
-    verdicts: list[Record] = []
-    for item in from_table(table, pipeline):
-        try:
-            verdicts.append(item.fate or pipeline.finish(item.row))
-        except Exception as error:
-            verdicts.append(quarantine(item.row, "decide", error))
-    kinds = [type(v).__name__ for v in verdicts]
-    return pa.table({"kind": kinds, "verdict": [v.to_json() for v in verdicts]})
+    return to_table(out, pipeline, clip_reads.__contains__, clip_reads.__contains__)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, Queue
@@ -13,9 +15,10 @@ from typing import TypeVar, cast
 
 import pyarrow as pa
 
-from dataengine.engine.cargo import Cargo, from_table, to_table
-from dataengine.engine.measurements import CommittedIds, Measurements, Outcome
+from dataengine.engine.cargo import Cargo, from_table, quarantined, to_table
+from dataengine.engine.measurements import Ledger, Measurements, Outcome
 from dataengine.engine.pipeline import Pipeline, Step
+from dataengine.engine.witness import Witness
 from dataengine.records import Quarantined, Record
 from dataengine.stage import Row
 
@@ -23,14 +26,26 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TRANSIENT = (ConnectionError,)
-"""Errors that may pass: tried again, with a pause that doubles. Every other error is the row's own and final."""
 ATTEMPTS = 3
+"""Tries of a row that fails with an error that may pass, with a pause that doubles. Every other error is final."""
 PAUSE_S = 0.5
+KILLS = 3
+"""A row on which, alone, so many processes were killed without a word (out of memory, mostly) is the reason for it."""
+
+_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE})
+"""No row's fault: the run stops."""
 
 
 class RowTimeout(Exception):
     """A row took longer than its stage's `row_timeout_s`."""
+
+
+class ProcessCrashed(Exception):
+    """Native code crashed on a row and took its process along."""
+
+
+class ProcessKilled(Exception):
+    """Processes were killed from outside while they worked on a row alone."""
 
 
 @dataclass(frozen=True)
@@ -54,98 +69,180 @@ class Counts:
 class StageWorker:
     """Runs one step of a pipeline on tables of rows; the same object serves Ray and a plain test.
 
-    `committed` says, for every stage by name, what was stored before the run began.
+    `ledgers` say, for every stage by name, what was stored before the run began. With a `witness` the worker may end
+    its own process: whoever starts it again gives it the same rows, and it then knows which of them were the reason.
     """
 
     pipeline: Pipeline
     step: Step
     measurements: Measurements
-    committed: Mapping[str, CommittedIds]
+    ledgers: Mapping[str, Ledger]
     report: Callable[[str, Counts], None] = lambda stage, counts: None
+    witness: Witness | None = None
     _ready: bool = field(default=False, init=False)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        name = self.step.stage.name
         cargo, gated = self._gate(from_table(table, self.pipeline))
-        live = [c for c in cargo if c.fate is None]
-        stored = self._stored([c.row for c in live])
-        todo = [c.row for c in live if c.row.id not in stored]
-        started = time.perf_counter()
-        outcomes = self._measure(todo) if todo else []
-        seconds = sum(o.seconds for o in outcomes)
-        if outcomes:
-            self.measurements.commit(name, self.pipeline.fingerprints[name], outcomes)
-            log.debug("%s: %d rows in %.2f s", name, len(outcomes), time.perf_counter() - started)
-        results = stored | {o.id: o.result for o in outcomes}
-        cargo = [c if c.fate else _with(c, results[c.row.id]) for c in cargo]
+        live = [c.row for c in cargo if c.fate is None]
+        results = self._stored(live)
         failed = sum(isinstance(r, Quarantined) for r in results.values())
-        done = sum(not isinstance(o.result, Quarantined) for o in outcomes)
-        cached = sum(not isinstance(r, Quarantined) for r in stored.values())
-        self.report(name, Counts(done, cached, gated, failed, seconds))
+        counts = Counts(cached=len(results) - failed, gated=gated, quarantined=failed)
+        todo = [row for row in live if row.id not in results]
+        if todo:
+            measured, did = self._measured(todo)
+            results, counts = results | measured, counts + did
+        self.report(self.step.stage.name, counts)
+        cargo = [c if c.fate else _with(c, results[c.row.id]) for c in cargo]
         return to_table(cargo, self.pipeline, self._is_read_later, self._is_looked_at_later)
 
     def _gate(self, cargo: Sequence[Cargo]) -> tuple[list[Cargo], int]:
-        admit = self.step.admit
-        passed = []
-        for item in cargo:
-            refusal = admit(item.row) if admit and item.fate is None else None
-            passed.append(item.stopped(refusal) if refusal else item)
+        passed = [gated(item, self.step) for item in cargo]
         return passed, sum(item.fate is not None for item in passed)
 
     def _stored(self, rows: Sequence[Row]) -> dict[str, Record | Quarantined]:
         """What this stage already has for these rows.
 
-        Blobs are read only for rows that a later stage which looks at them still has to measure.
+        Media are read only for rows that a later stage which looks at them still has to measure.
         """
         stage = self.step.stage
-        places = self.measurements.ids_of((r.id for r in rows), self.committed[stage.name])
+        ledger = self.ledgers[stage.name]
+        ids = ledger.has([r.id for r in rows])
         wanted: set[str] = set()
         for reader in self.pipeline.readers_after(stage.name, stage.writes):
-            wanted |= places.keys() - self.measurements.ids_of(places, self.committed[reader]).keys()
-        read = self.measurements.read({i: p for i, p in places.items() if i in wanted}, blobs=True)
-        read |= self.measurements.read({i: p for i, p in places.items() if i not in wanted}, blobs=False)
-        return {
-            i: Quarantined.from_json(s.failure) if s.failure else stage.writes.unpack(s.record or "", s.blobs)
-            for i, s in read.items()
-        }
+            wanted |= ids - self.ledgers[reader].has(sorted(ids))
+        stored = self.measurements.media(ledger, sorted(wanted))
+        stored |= self.measurements.records(ledger, sorted(ids - wanted))
+        return {i: s.result(stage.writes) for i, s in stored.items()}
 
-    def _measure(self, rows: Sequence[Row]) -> list[Outcome]:
+    def _measured(self, rows: Sequence[Row]) -> tuple[dict[str, Record | Quarantined], Counts]:
+        """Measure rows and commit them as one part, unless that very part is there already."""
+        stage, print_ = self.step.stage, self.pipeline.fingerprints[self.step.stage.name]
+        ids = [row.id for row in rows]
+        again = self.measurements.committed(stage.name, print_, ids)
+        if again is not None:
+            return {i: s.result(stage.writes) for i, s in again.items()}, Counts()
+        self._prepare()
+        outcomes = [outcome for batch in self._batches(rows) for outcome in self._attempt(batch)]
+        committed = self.measurements.commit(stage.name, print_, outcomes)
+        self._forget(rows)
+        failed = sum(isinstance(o.result, Quarantined) for o in outcomes)
+        counts = Counts(
+            done=len(outcomes) - failed,
+            quarantined=failed,
+            seconds=sum(o.seconds for o in outcomes),
+            cpu_seconds=sum(o.cpu_seconds for o in outcomes),
+            bytes=committed,
+        )
+        log.debug("%s: %d rows (%s …) in %.2f s", stage.name, len(rows), ids[0], counts.seconds)
+        return {o.id: o.result for o in outcomes}, counts
+
+    def _prepare(self) -> None:
         if not self._ready:
             self.step.stage.setup()
             self._ready = True
-        started = time.perf_counter()
+
+    def _batches(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+        """All rows at once; one by one when a process died on them."""
+        if len(rows) > 1 and self.witness and self.witness.deaths(self.step.stage.name, _ids(rows)).times:
+            log.warning("%s: a process died on rows %s: now one by one", self.step.stage.name, ", ".join(_ids(rows)))
+            yield from ([row] for row in rows)
+        else:
+            yield rows
+
+    def _attempt(self, rows: Sequence[Row]) -> list[Outcome]:
+        blamed = self._blamed(rows[0]) if len(rows) == 1 else None
+        if blamed is not None:
+            return [Outcome(rows[0].id, blamed, 0.0)]
+        wall, cpu = time.perf_counter(), time.process_time()
         try:
-            results = self._process(rows)
+            results: Sequence[Record] = self._watched(rows)
         except Exception as error:
-            if len(rows) == 1:
-                return [Outcome(rows[0].id, self._quarantine(rows[0], error), time.perf_counter() - started)]
-            log.info("%s: a batch of %d failed (%s), trying its rows alone", self.step.stage.name, len(rows), error)
-            return [outcome for row in rows for outcome in self._measure([row])]
-        each = (time.perf_counter() - started) / len(rows)
-        return [Outcome(row.id, result, each) for row, result in zip(rows, results, strict=True)]
+            if isinstance(error, OSError) and error.errno in _SYSTEM:
+                raise
+            if len(rows) > 1:
+                log.info("%s: a batch of %d failed (%s), now one by one", self.step.stage.name, len(rows), error)
+                return [outcome for row in rows for outcome in self._attempt([row])]
+            tries = ATTEMPTS if may_pass(error) else 1
+            results = [quarantined(rows[0], self.step.stage.name, error, tries)]
+        wall, cpu = (time.perf_counter() - wall) / len(rows), (time.process_time() - cpu) / len(rows)
+        return [Outcome(row.id, result, wall, cpu) for row, result in zip(rows, results, strict=True)]
+
+    def _watched(self, rows: Sequence[Row]) -> Sequence[Record]:
+        if self.witness is None:
+            return self._process(rows)
+        name, ids = self.step.stage.name, _ids(rows)
+        with self.witness.watching(name, ids):
+            try:
+                return self._process(rows)
+            except RowTimeout as error:
+                # Nothing but the end of the process stops native code that hangs.
+                log.warning("%s: rows %s: %s; starting the process anew", name, ", ".join(ids), error)
+                self.witness.hung(name, ids)
+                os._exit(1)
 
     def _process(self, rows: Sequence[Row]) -> Sequence[Record]:
         """The stage's own work, bounded in time. Raises what the stage raises, or `RowTimeout`."""
-        limit = self.step.resources.row_timeout_s * len(rows)
         for attempt in range(1, ATTEMPTS):
             try:
-                return bounded(partial(self.step.stage.process, rows), limit)
-            except TRANSIENT as error:
-                log.warning("%s: %s; attempt %d of %d", self.step.stage.name, error, attempt, ATTEMPTS)
+                return bounded(partial(self.step.stage.process, rows), self._limit_s(len(rows)))
+            except Exception as error:
+                if not may_pass(error):
+                    raise
+                log.warning("%s: rows %s: %s; attempt %d of %d", self.step.stage.name, ", ".join(_ids(rows)), error,
+                            attempt, ATTEMPTS)  # fmt: skip
                 time.sleep(PAUSE_S * 2 ** (attempt - 1))
-        return bounded(partial(self.step.stage.process, rows), limit)
+        return bounded(partial(self.step.stage.process, rows), self._limit_s(len(rows)))
 
-    def _quarantine(self, row: Row, error: Exception) -> Quarantined:
-        return quarantine(row, self.step.stage.name, error, ATTEMPTS if isinstance(error, TRANSIENT) else 1)
+    def _limit_s(self, rows: int) -> float:
+        return self.step.resources.row_timeout_s * rows
+
+    def _blamed(self, row: Row) -> Quarantined | None:
+        """The verdict on a row that processes died on while it was alone; None when it deserves a try."""
+        deaths = self.witness.deaths(self.step.stage.name, [row.id]) if self.witness else None
+        if deaths is None or not deaths.times:
+            return None
+        error: Exception
+        if deaths.hung:
+            error = _timeout(self._limit_s(1))
+        elif deaths.crash:
+            error = ProcessCrashed(f"native code crashed on it: {deaths.crash}")
+        elif deaths.times >= KILLS:
+            error = ProcessKilled(f"{KILLS} processes were killed while they worked on it alone (out of memory?)")
+        else:
+            return None
+        return quarantined(row, self.step.stage.name, error, KILLS if isinstance(error, ProcessKilled) else 1)
+
+    def _forget(self, rows: Sequence[Row]) -> None:
+        if self.witness:
+            for batch in ([*rows], *([row] for row in rows)):
+                self.witness.forget(self.step.stage.name, _ids(batch))
 
     def _is_read_later(self, kind: type[Record]) -> bool:
-        """Measurements of a source travel to the cut, all others to their last reader or to the end."""
-        if self.step in self.pipeline.source_steps:
-            return True
-        return kind in self.pipeline.keeps or self._is_looked_at_later(kind)
+        """Measurements of a source travel to the cut, those of a clip to their last reader."""
+        return self.step in self.pipeline.source_steps or self._is_looked_at_later(kind)
 
     def _is_looked_at_later(self, kind: type[Record]) -> bool:
         return bool(self.pipeline.readers_after(self.step.stage.name, kind))
+
+
+def gated(cargo: Cargo, step: Step) -> Cargo:
+    """The row as it enters a step: stopped if the step's gate refuses it."""
+    if cargo.fate is not None or step.admit is None:
+        return cargo
+    try:
+        refusal = step.admit(cargo.row)
+    except Exception as error:
+        return cargo.stopped(quarantined(cargo.row, step.stage.name, error))
+    return cargo if refusal is None else cargo.stopped(refusal)
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether trying again can help: a lost connection or a store that says so, here or as the error's cause."""
+    while error is not None:
+        if isinstance(error, ConnectionError) or getattr(error, "transient", False):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def bounded(function: Callable[[], T], limit_s: float) -> T:
@@ -166,26 +263,18 @@ def bounded(function: Callable[[], T], limit_s: float) -> T:
     try:
         result, error = results.get(timeout=limit_s)
     except Empty:
-        raise RowTimeout(f"still running after {limit_s:g} s (resources.row_timeout_s)") from None
+        raise _timeout(limit_s) from None
     if error is not None:
         raise error
     return cast(T, result)
 
 
-def quarantine(row: Row, stage: str, error: Exception, attempts: int = 1) -> Quarantined:
-    """The record of a row that failed, in words a person understands."""
-    # The name below the input folder, not this machine's path: the table is the same wherever the run was.
-    message = (str(error) or repr(error)).replace(row.source.uri, row.source.names[0])
-    return Quarantined(
-        id=row.id,
-        stage=stage,
-        error=type(error).__name__,
-        message=message,
-        attempts=attempts,
-        source_names=row.source.names,
-        start_s=row.clip.start_s if row.clip else None,
-        end_s=row.clip.end_s if row.clip else None,
-    )
+def _timeout(limit_s: float) -> RowTimeout:
+    return RowTimeout(f"still running after {limit_s:g} s (resources.row_timeout_s)")
+
+
+def _ids(rows: Sequence[Row]) -> list[str]:
+    return [row.id for row in rows]
 
 
 def _with(cargo: Cargo, result: Record | Quarantined) -> Cargo:

@@ -112,6 +112,29 @@ def write_index(stream: IO[bytes], rows: Iterable[IndexRow]) -> None:
     pq.write_table(table, stream, compression="zstd")
 
 
+def join_indexes(stream: IO[bytes], tables: Iterable[pa.Table]) -> int:
+    """Write the indexes of single shards, in order, as one; returns its rows. One row group is held at a time."""
+    rows = 0
+    with pq.ParquetWriter(stream, SCHEMA, compression="zstd") as writer:
+        for table in even_tables(tables):
+            writer.write_table(table)
+            rows += len(table)
+    return rows
+
+
+def even_tables(tables: Iterable[pa.Table], rows: int = 16_384) -> Iterator[pa.Table]:
+    """The same rows in tables of `rows` each but the last: how they came does not show in what is written."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        while sum(map(len, held)) >= rows:
+            joined = pa.concat_tables(held)
+            yield joined.slice(0, rows).combine_chunks()
+            held = [joined.slice(rows)]
+    if any(map(len, held)):
+        yield pa.concat_tables(held).combine_chunks()
+
+
 @dataclass(frozen=True)
 class Index:
     """The index in memory as columns; rows are made when asked for."""

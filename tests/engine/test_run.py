@@ -1,53 +1,98 @@
-"""The whole stream on a real Ray: order, quarantine, resume, and the same verdicts with more workers."""
+"""The whole stream on a real Ray: everything is measured once, whatever dies, and stored for the survey to find."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import toy
 from dataengine.config import Resources
-from dataengine.engine.measurements import Measurements
-from dataengine.engine.pipeline import Step
+from dataengine.engine.measurements import Measurements, ledgers
+from dataengine.engine.pipeline import Pipeline, Step
 from dataengine.engine.progress import Tally
-from dataengine.engine.run import ClusterTooSmall, connect, each, run
-from dataengine.records import Quarantined, Record, Rejected
-from dataengine.store import Store
+from dataengine.engine.run import ClusterTooSmall, connect, each, measure, source_batches
+from dataengine.engine.survey import survey
+from dataengine.records import Quarantined
+from dataengine.store import Store, StoreError
 
 SOURCES = [toy.source(1), toy.source(2, "broken"), toy.source(3)]
 
-
-def verdicts(folder: Path, journal: Path, workers: int) -> tuple[list[Record], Tally]:
-    tally = Tally()
-    pipeline = toy.pipeline(journal, workers=workers)
-    return list(run(pipeline, SOURCES, Measurements(Store.at(folder)), tally)), tally
+Run = Callable[..., list[Any]]
 
 
-@pytest.mark.usefixtures("ray_here")
-def test_stream_resumes_and_does_not_depend_on_workers(tmp_path: Path, journal: Path) -> None:
-    first, tally = verdicts(tmp_path / "one", journal, workers=1)
-    assert [v.clip.source_id if isinstance(v, Rejected) else v.id for v in first] == (
+@pytest.fixture
+def run(tmp_path: Path, journal: Path, ray_here: None) -> Run:
+    """`run("name", workers=1, …)`: measure all sources, then what each clip came to: a fate, or size and count."""
+
+    def measured(name: str, **behaviour: Any) -> list[Any]:
+        pipeline = toy.pipeline(journal, **behaviour)
+        measurements = Measurements(Store.at(tmp_path / name))
+        stored = ledgers(measurements, pipeline.fingerprints)
+        measure(pipeline, SOURCES, measurements, stored, Tally(), run=name)
+        return verdicts(pipeline, measurements)
+
+    return measured
+
+
+def verdicts(pipeline: Pipeline, measurements: Measurements) -> list[Any]:
+    standings = list(survey(pipeline, measurements, ledgers(measurements, pipeline.fingerprints), SOURCES))
+    assert not any(standing.waits for standing in standings)
+    return [s.cargo.fate or (s.cargo.row.clip, pipeline.finish(s.cargo.row)) for s in standings]
+
+
+def test_all_rows_are_measured_once_whatever_the_workers(run: Run, journal: Path) -> None:
+    first = run("one")
+    assert [v.id if isinstance(v, Quarantined) else v[0].source_id for v in first] == (
         [SOURCES[0].source_id] * 3 + [SOURCES[1].source_id] + [SOURCES[2].source_id] * 3
     )
     assert isinstance(first[3], Quarantined)
     assert first[3].message == "broken2.mp4: no video stream"
-    assert all(isinstance(v, Rejected) and v.detail == "72 144" for v in first if v is not first[3])
-    assert tally.snapshot()["size"].done == 6
+    assert {v[1].detail for v in first if v is not first[3]} == {"72 144"}
     worked = len(list(journal.iterdir()))
-
-    again, tally = verdicts(tmp_path / "one", journal, workers=2)
-    assert again == first
+    assert run("one", workers=2) == first
     assert len(list(journal.iterdir())) == worked, "a committed row was computed again"
-    assert tally.snapshot()["size"].cached == 6
+    assert run("two", workers=2, batch=3) == first
 
-    assert verdicts(tmp_path / "two", journal, workers=2)[0] == first
+
+def test_a_row_that_kills_its_worker_is_quarantined_alone(run: Run) -> None:
+    clip = toy.cut_at(SOURCES[0], 1)
+    found = run("crash", crash=(clip.clip_id,))
+    fates = [v for v in found if isinstance(v, Quarantined)]
+    assert [(f.id, f.error) for f in fates] == [(clip.clip_id, "ProcessCrashed"), (SOURCES[1].source_id, "BadInput")]
+    assert len(found) == 7
+
+
+def test_a_pool_grows_to_its_most_workers(run: Run) -> None:
+    assert len(run("grown", max_workers=3)) == 7
+
+
+def test_results_that_cannot_be_stored_stop_the_run_with_the_reason(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "length").write_text("a file where a folder should be")
+    with pytest.raises(StoreError, match="cannot be written"):
+        run("full")
+
+
+def test_small_sources_share_a_batch_and_a_film_has_its_own() -> None:
+    small, film = toy.source(1), toy.source(2).model_copy(update={"size_bytes": 10**9})
+    sizes = [len(batch) for batch in source_batches([small, small, film, small, small, small, small], 3)]
+    assert sizes == [2, 1, 3, 1]
+    assert list(source_batches([], 3)) == []
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_each_keeps_order() -> None:
+def test_each_keeps_order_and_tells_what_went_wrong() -> None:
     assert list(each(lambda n: n * n, range(9))) == [n * n for n in range(9)]
     assert list(each(lambda n: n, [])) == []
+
+    def fail(item: int) -> None:
+        raise StoreError("disk full")
+
+    with pytest.raises(StoreError, match="disk full"):
+        list(each(fail, [1]))
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,6 +79,12 @@ class MeasureSize(_Toy):
                 raise RuntimeError("cannot look at this one")
             if row.id in self.behaviour.get("hang", ()):
                 time.sleep(3600)
+            if row.id in self.behaviour.get("crash", ()):
+                ctypes.string_at(0)
+            if row.id in self.behaviour.get("kill", ()):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if row.id in self.behaviour.get("full_disk", ()):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return [Size(bytes=len(row[Thumb].image)) for row in rows]
 
 
@@ -91,6 +100,15 @@ class CountSize(_Toy):
 def cut(row: Row) -> list[Clip]:
     """A clip a second."""
     return [Clip.of(row.id, float(s), float(s + 1)) for s in range(int(row[Length].seconds))]
+
+
+def cut_all(source: SourceVideo) -> list[Clip]:
+    """The clips that `cut` makes of it."""
+    return [Clip.of(source.source_id, float(s), float(s + 1)) for s in range(3)]
+
+
+def cut_at(source: SourceVideo, number: int) -> Clip:
+    return cut_all(source)[number]
 
 
 def finish(row: Row) -> Rejected:
@@ -112,7 +130,13 @@ def source(number: int, name: str = "video") -> SourceVideo:
 
 
 def pipeline(journal: Path, workers: int = 1, batch: int = 2, gate: bool = False, **behaviour: Any) -> Pipeline:
-    resources = Resources(workers=workers, batch=batch, cpus=0.1, row_timeout_s=behaviour.pop("row_timeout_s", 60))
+    resources = Resources(
+        workers=workers,
+        max_workers=behaviour.pop("max_workers", None),
+        batch=batch,
+        cpus=0.1,
+        row_timeout_s=behaviour.pop("row_timeout_s", 60),
+    )
     count_prompt = behaviour.pop("count_prompt", "")
     return Pipeline(
         source_steps=(Step(MeasureLength(journal), resources),),
@@ -123,6 +147,5 @@ def pipeline(journal: Path, workers: int = 1, batch: int = 2, gate: bool = False
             Step(CountSize(journal, prompt=count_prompt), resources),
         ),
         finish=finish,
-        keeps=frozenset({Size, Count}),
         verdict=Rejected,
     )
