@@ -72,10 +72,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Which rows a stage has outcomes for, and where: arrays sorted by id, 41 bytes a row.
+    """Which rows a stage has outcomes for, and where: arrays sorted by id, 45 bytes a row.
 
     `part` and `file` are places in `files`: the part that has the media, and the file (a summary, or that part itself)
-    whose row `row` has the JSON. `failed` and `seconds` are of the outcome.
+    whose row `row` has the JSON. `failed` and the seconds are of the outcome.
     """
 
     ids: NDArray[np.bytes_]
@@ -84,6 +84,7 @@ class Ledger:
     row: NDArray[np.int32]
     failed: NDArray[np.bool_]
     seconds: NDArray[np.float32]
+    cpu_seconds: NDArray[np.float32]
     files: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -137,7 +138,7 @@ class Measurements:
         """Every row with an outcome. Reads no record and no media."""
         names = self._files(stage, fingerprint)
         number = {name: n for n, name in enumerate(names)}
-        columns = ["id", "failure", "seconds"]
+        columns = ["id", "failure", "seconds", "cpu_seconds"]
         found: list[tuple[pa.Table, NDArray[np.int32], int]] = []
         covered: set[str] = set()
         summaries = [name for name in names if _is_summary(name)]
@@ -270,13 +271,14 @@ def _ledger(found: Sequence[tuple[pa.Table, NDArray[np.int32], int]], files: tup
     row = joined([np.arange(len(table)) for table, _, _ in found], "i4")
     failed = joined([table["failure"].is_valid().to_numpy() for table, _, _ in found], "?")
     seconds = joined([table["seconds"].to_numpy() for table, _, _ in found], "f4")
+    cpu = joined([table["cpu_seconds"].to_numpy() for table, _, _ in found], "f4")
     # A row in two parts (killed in the middle of `void`) counts once, a success before a failure.
     order = np.lexsort((failed, ids))
     order = order[part[order] >= 0]
     first = np.ones(len(order), dtype=bool)
     first[1:] = ids[order][1:] != ids[order][:-1]
     order = order[first]
-    return Ledger(ids[order], part[order], file[order], row[order], failed[order], seconds[order], files)
+    return Ledger(ids[order], part[order], file[order], row[order], failed[order], seconds[order], cpu[order], files)
 
 
 def _stored(table: pa.Table) -> dict[str, Stored]:
