@@ -1,14 +1,11 @@
 """What a run did as Prometheus metrics, through Ray's metrics agent (a part of `ray[default]`; without it: nowhere).
 
-Every Ray node serves them, with Ray's own metrics and its prefix `ray_`, on the port that `ray start
---metrics-export-port` gave (a free one otherwise). Ray keeps the list of these addresses in
-`<session>/metrics/prom_metrics_service_discovery.json` of the head node, by default below `/tmp/ray/session_latest`.
-Prometheus finds them with:
+Every Ray node serves them, beside Ray's own and with its prefix `ray_`, on the port that `ray start
+--metrics-export-port` gave (a free one otherwise; open to the network, unless the node's address is 127.0.0.1). The
+dashboard of the head node keeps the list of all nodes in `<session>/prom_metrics_service_discovery.json`, and writes a
+configuration for Prometheus that reads it: by default
 
-    scrape_configs:
-      - job_name: dataengine
-        file_sd_configs:
-          - files: [/tmp/ray/session_latest/metrics/prom_metrics_service_discovery.json]
+    prometheus --config.file=/tmp/ray/session_latest/metrics/prometheus/prometheus.yml
 
 For instance `sum by (stage) (rate(ray_dataengine_rows_total{outcome="done"}[5m]))` is the rows a second of each stage.
 Sum over the other labels: a restarted tally counts on in a series of its own, from where the dead one was last seen.

@@ -31,17 +31,17 @@ def handled(counts: Counts) -> int:
     return counts.done + counts.quarantined + counts.gated
 
 
-def total(counts: Counts, before: Counts | None, expected: int | None) -> int | None:
+def total(counts: Counts, coming: int | None, expected: int | None) -> int | None:
     """Rows that a stage will have handled at the end, as far as is known now.
 
-    Where nobody knows what to expect it is what has come out of the stage before; None while that says nothing, which
+    Where nobody knows what to expect it is what is `coming` from the stage before; None while that says nothing, which
     is so for the first stage and for the one behind the cut, where a source becomes many rows.
     """
     if expected is not None:
         return max(expected, handled(counts))
-    if before is None or seen(before) < seen(counts):
+    if coming is None or coming < seen(counts):
         return None
-    return seen(before) - counts.cached
+    return coming - counts.cached
 
 
 def eta(handled: int, total: int | None, rate: float | None) -> float | None:
@@ -127,14 +127,14 @@ class Watch:
     def look(self, counts: Mapping[str, Counts], now_s: float, finished: bool = False) -> Outlook:
         """The run by `counts` at `now_s`. A `finished` run has no rows left, whatever was expected."""
         standings: list[Standing] = []
-        before: Counts | None = None
+        coming: int | None = None
         for stage, expected in self._expected.items():
             c, pace = counts.get(stage, Counts()), self._paces[stage]
             pace.note(now_s, handled(c))
             rate = pace.rate(now_s)
-            of = handled(c) if finished else total(c, before, expected)
+            of = handled(c) if finished else total(c, coming, expected)
             standings.append(
                 Standing(stage, c, handled(c), of, rate, eta(handled(c), of, rate), finished or expected is not None)
             )
-            before = c
+            coming = seen(c) if of is None else c.cached + of
         return Outlook(tuple(standings), now_s - self._started_s, cost(counts, self._prices, self._gpus))

@@ -95,11 +95,11 @@ def panel(outlook: Outlook, width: int) -> Group:
     table.add_column("")
     for name in ("rows", "rows/s", "eta", "cached", "spared", "quarantined"):
         table.add_column(name, justify="right", no_wrap=True)
-    bar = max(8, min(30, width - 80))
+    bar = max(8, min(30, width - 80))  # what the other columns leave
     for s in outlook.standings:
         table.add_row(
             s.stage,
-            ProgressBar(total=s.total or None if s.total != 0 else 1, completed=s.handled or (s.total == 0), width=bar),
+            _bar(s, bar),
             f"{s.handled}/{'?' if s.total is None else s.total}",
             "·" if s.rate is None else f"{s.rate:.3g}",
             "?" if s.eta_s is None else clock(s.eta_s) if s.eta_s else "·",
@@ -110,6 +110,13 @@ def panel(outlook: Outlook, width: int) -> Group:
     summary = f"elapsed {clock(outlook.elapsed_s)} · eta {left} · cost {money(outlook.cost)}"
     failed = f" · {outlook.quarantined} quarantined" if outlook.quarantined else ""
     return Group(table, Text.assemble((summary, "dim"), (failed, "yellow")))
+
+
+def _bar(s: Standing, width: int) -> ProgressBar:
+    """Full where there is nothing to do, pulsing while the total is unknown."""
+    if s.total == 0:
+        return ProgressBar(total=1, completed=1, width=width)
+    return ProgressBar(total=s.total, completed=s.handled, width=width)
 
 
 def clock(seconds: float) -> str:

@@ -20,23 +20,36 @@ def test_stored_rows_are_seen_but_not_handled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "before", "expected", "said"),
+    ("counts", "coming", "expected", "said"),
     [
         (Counts(), None, None, None),  # the first stage
-        (Counts(done=2), Counts(done=5), 40, 40),
-        (Counts(done=41), Counts(done=45), 40, 41),  # more came than was foreseen
-        (Counts(done=2, cached=3), Counts(done=4, cached=5, gated=1), None, 7),
-        (Counts(done=9), Counts(done=2), None, None),  # behind the cut: a source is many rows
+        (Counts(done=2), 5, 40, 40),
+        (Counts(done=41), 45, 40, 41),  # more came than was foreseen
+        (Counts(done=2, cached=3), 10, None, 7),
+        (Counts(done=9), 2, None, None),  # behind the cut: a source is many rows
     ],
 )
-def test_total(counts: Counts, before: Counts | None, expected: int | None, said: int | None) -> None:
-    assert total(counts, before, expected) == said
+def test_total(counts: Counts, coming: int | None, expected: int | None, said: int | None) -> None:
+    assert total(counts, coming, expected) == said
+
+
+def test_rows_come_through_stages_that_have_not_begun() -> None:
+    watch = Watch({"probe": 3, "frames": None, "faces": None, "caption": None}, Prices(), {}, started_s=0)
+    counts = {"probe": Counts(done=2), "frames": Counts(done=20, cached=5), "faces": Counts(cached=5)}
+    assert [s.total for s in watch.look(counts, now_s=1).standings] == [3, None, 20, 25]
 
 
 @pytest.mark.parametrize(
     ("done", "of", "rate", "seconds"),
-    [(0, 10, 2.0, 5.0), (10, 10, None, 0.0), (0, 0, None, 0.0), (3, 10, None, None), (3, 10, 0.0, None), (3, None, 2.0, None)],
-)  # fmt: skip
+    [
+        (0, 10, 2.0, 5.0),
+        (10, 10, None, 0.0),
+        (0, 0, None, 0.0),
+        (3, 10, None, None),
+        (3, 10, 0.0, None),
+        (3, None, 2.0, None),
+    ],
+)
 def test_eta(done: int, of: int | None, rate: float | None, seconds: float | None) -> None:
     assert eta(done, of, rate) == seconds
 
