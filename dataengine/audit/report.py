@@ -126,15 +126,15 @@ def write_report(out: Store, limit: int = 48, limits: CheckLimits | None = None)
 def funnel(run: RunSummary) -> tuple[Level, ...]:
     """How many rows reached each stage, failed there, or were stopped on the way to it.
 
-    A summary does not say where videos become clips: that is where a stage saw another number of rows than there are
-    videos.
+    A summary does not say where videos become clips: every video goes on as at least one row, so that is where a stage
+    saw more rows than there are videos.
     """
     levels: list[Level] = []
     unit = "videos"
     out_before = 0  # rows that will be spared the next stage
     for stage in run.stages:
         reached = stage.done + stage.cached + stage.quarantined
-        if reached + stage.gated != run.sources:
+        if reached + stage.gated > run.sources:
             unit = "clips"
         levels.append(
             Level(
@@ -179,6 +179,7 @@ def render(report: Report, worst: Sequence[Card], others: Sequence[Card]) -> str
         "size": _size,
         "money": _money,
         "setting": _setting,
+        "lost": _lost,
         "number": _number,
         "seen": visible,
         "brief": shortened,
@@ -305,8 +306,16 @@ def _size(value: int) -> str:
 
 
 def _money(value: float) -> str:
-    """Hundredths, or two digits that count where it is less than that."""
-    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+    """Hundredths, and more digits of what is little: 12.30, 0.0042."""
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.4f}"
+
+
+def _lost(level: Level) -> str:
+    """For instance: 12 refused before it, 3 failed: BadInput ×2, RowTimeout."""
+    errors = ", ".join(f"{error} ×{_count(n)}" if n > 1 else error for error, n in level.errors.items())
+    parts = [f"{_count(level.stopped)} refused before it"] if level.stopped else []
+    parts += [f"{_count(level.failed)} failed{': ' if errors else ''}{errors}"] if level.failed else []
+    return visible(", ".join(parts))
 
 
 def _setting(value: object) -> str:

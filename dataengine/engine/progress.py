@@ -130,5 +130,5 @@ def clock(seconds: float) -> str:
 
 
 def money(amount: float) -> str:
-    """Hundredths, or two digits that count where it is less than that: `12.30`, `0.0042`."""
-    return f"{amount:.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}"
+    """Hundredths, and more digits of what is little: `12.30`, `0.0042`."""
+    return f"{amount:.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.4f}"

@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
 # A Ray of its own: its port is given, and it reports twenty times as often as by default.
 SESSION = """
-import json, os, signal, socket, time, urllib.request
+import json, os, signal, socket, sys, time, urllib.request
 import ray
 from dataengine.config import Prices
 from dataengine.engine.tally import Tally
@@ -48,7 +49,8 @@ tally("after", Counts(done=1))
 while "after" not in tally.snapshot():
     time.sleep(0.05)
 after = scrape('stage="after"')
-print(json.dumps([before, after]))
+with open(sys.argv[1], "w") as out:  # Ray writes to stdout
+    json.dump([before, after], out)
 """
 
 
@@ -63,10 +65,11 @@ def series(page: str) -> dict[tuple[str, ...], float]:
     return dict(values)
 
 
-def test_a_scrape_counts_every_row_once_though_the_tally_was_killed() -> None:
-    done = subprocess.run([sys.executable, "-c", SESSION], capture_output=True, text=True, timeout=300)
+def test_a_scrape_counts_every_row_once_though_the_tally_was_killed(tmp_path: Path) -> None:
+    out = tmp_path / "pages.json"
+    done = subprocess.run([sys.executable, "-c", SESSION, str(out)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
-    before, after = (series(page) for page in json.loads(done.stdout.splitlines()[-1]))
+    before, after = (series(page) for page in json.loads(out.read_text()))
     assert before == {
         ("ray_dataengine_rows_total", "faces", "done"): 3,
         ("ray_dataengine_rows_total", "faces", "cached"): 5,

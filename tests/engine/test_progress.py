@@ -31,7 +31,7 @@ def outlook() -> Outlook:
 def test_a_line_for_a_log(outlook: Outlook) -> None:
     at = datetime(2026, 11, 24, 12, 9, 43, tzinfo=UTC)
     assert line(outlook, at) == (
-        "progress time=2026-11-24T12:09:43+00:00 elapsed_s=30 eta_s=0+ quarantined=1 cost=0.05 "
+        "progress time=2026-11-24T12:09:43+00:00 elapsed_s=30 eta_s=0+ quarantined=1 cost=0.0500 "
         "probe=12/12,0.1/s,quarantined:1 frames=21/?,1.1/s,cached:8,spared:1 caption=0/29"
     )
 
@@ -47,7 +47,7 @@ def test_the_panel_fits_a_terminal(outlook: Outlook, width: int) -> None:
     assert rows["probe"][2:] == ["12/12", "0.1", "·", "·", "·", "1"]
     assert rows["frames"][2:] == ["21/?", "1.1", "?", "8", "1", "·"]
     assert rows["caption"][2:] == ["0/29", "·", "?", "·", "·", "·"]
-    assert "elapsed 0:30 · eta ≥ 0:00 · cost 0.05 · 1 quarantined" in text
+    assert "elapsed 0:30 · eta ≥ 0:00 · cost 0.0500 · 1 quarantined" in text
 
 
 def show(console: Console, expected: dict[str, int | None]) -> None:
@@ -64,7 +64,7 @@ def test_a_log_ends_with_how_it_ended() -> None:
     show(Console(file=out, width=40), {"probe": 4, "frames": None})
     only = out.getvalue().splitlines()[-1]  # one line, whatever the width
     assert re.fullmatch(
-        r"progress time=\S+ elapsed_s=\d+ eta_s=0 quarantined=1 cost=0\.01 probe=3/3 frames=9/9,quarantined:1", only
+        r"progress time=\S+ elapsed_s=\d+ eta_s=0 quarantined=1 cost=0\.0100 probe=3/3 frames=9/9,quarantined:1", only
     )
 
 
