@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dataengine.audit.report import costs
+from dataengine.engine.progress import money
 from dataengine.lumosx.sampling import SampleResult
 from dataengine.lumosx.trainer import TrainResult
 from dataengine.records import RunSummary
@@ -18,18 +20,26 @@ def heading(title: str, subtitle: str, console: Console) -> None:
 
 
 def show_build(summary: RunSummary, output: str, console: Console) -> None:
-    """The funnel of a build and where its files are."""
+    """The funnel of a build, what it took, and where its files are."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, justify in (("stage", "left"), ("model", "left"), ("done", "right"), ("cached", "right"),
-                          ("spared", "right"), ("quarantined", "right"), ("seconds", "right")):  # fmt: skip
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("stage", no_wrap=True)
+    table.add_column("model", style="dim", no_wrap=True, overflow="ellipsis", max_width=22)
+    for name in ("done", "cached", "spared", "quarantined", "s/row", "CPU s", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    prices = costs(summary)
     for s in summary.stages:
-        numbers = (str(n) if n else "·" for n in (s.done, s.cached, s.gated, s.quarantined))
-        table.add_row(s.stage, f"[dim]{escape(s.model)}[/]", *numbers, f"{s.seconds:.1f}")
+        table.add_row(
+            escape(s.stage),
+            escape(s.model),
+            *(str(n) if n else "·" for n in (s.done, s.cached, s.gated, s.quarantined)),
+            f"{s.row_seconds.p50:.2g}" if s.row_seconds else "·",
+            f"{s.cpu_seconds:.1f}" if s.cpu_seconds else "·",
+            money(prices[s.stage]) if prices.get(s.stage) else "·",
+        )
     console.print(table)
     console.print(
         f"{summary.sources} videos → {summary.clips} clips → [bold]{summary.pairs} pairs[/] with "
-        f"{summary.subjects} subjects in {summary.wall_s:.0f} s",
+        f"{summary.subjects} subjects in {summary.wall_s:.0f} s, cost {money(summary.cost)}",
         highlight=False,
     )
     for rule, count in summary.rejected.items():

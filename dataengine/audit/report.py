@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import pyarrow.parquet as pq
 from markupsafe import Markup
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from dataengine.audit import palette
 from dataengine.audit.cards import Card, card
@@ -22,7 +22,8 @@ from dataengine.audit.sampling import evenly
 from dataengine.audit.scene import Scene, UnreadableSample
 from dataengine.audit.statistics import Statistics, Tally
 from dataengine.audit.wording import shortened, visible
-from dataengine.records import Quarantined, Record, RunSummary
+from dataengine.config import Prices
+from dataengine.records import Quarantined, Record, RunSummary, StageSummary
 from dataengine.shards.index import Index, IndexRow
 from dataengine.store import Store
 
@@ -40,13 +41,36 @@ class Refusal(Record):
     example: str = Field(description="what the rule saw the first time")
 
 
+class Level(Record):
+    """One level of the funnel: the rows that reached a stage and what became of them."""
+
+    stage: str
+    unit: str = Field(description="what its rows are: videos or clips")
+    stopped: int = Field(description="rows that went no further than the level before, because a rule refused them")
+    reached: int
+    failed: int
+    errors: dict[str, int] = Field(description="the failed ones by class of error")
+
+
+class ErrorCount(Record):
+    """How often a stage failed with one class of error."""
+
+    stage: str
+    error: str
+    rows: int
+    example: str = Field(description="the first one's message")
+
+
 class Report(Record):
     """`report.json`."""
 
     dataset: str
     run: RunSummary | None = Field(description="the build that made the dataset, if it left a summary")
+    funnel: tuple[Level, ...] = Field(description="how far the run's rows came, by stage in order")
+    costs: dict[str, float] = Field(description="by stage, at the run's prices; empty where it had none")
     refusals: tuple[Refusal, ...] = Field(description="clips that gave no sample")
     dropped: tuple[Refusal, ...] = Field(description="parts of clips that their sample goes without")
+    errors: tuple[ErrorCount, ...] = Field(description="all quarantined rows by stage and class of error")
     quarantine: tuple[Quarantined, ...] = Field(description="the first 200 rows")
     quarantined: int
     statistics: Statistics
@@ -79,8 +103,11 @@ def write_report(out: Store, limit: int = 48, limits: CheckLimits | None = None)
     report = Report(
         dataset=visible(out.uri.rstrip("/").rsplit("/", 1)[-1]),
         run=run,
+        funnel=() if run is None else funnel(run),
+        costs={} if run is None else costs(run),
         refusals=_grouped((clip["verdict"], clip["detail"]) for clip in clips if clip["verdict"] != "kept"),
         dropped=_grouped(_rule_first(part) for clip in clips for part in clip["dropped"]),
+        errors=_errors(quarantine),
         quarantine=tuple(quarantine[:_SHOWN_ROWS]),
         quarantined=len(quarantine),
         statistics=tally.result(),
@@ -96,6 +123,46 @@ def write_report(out: Store, limit: int = 48, limits: CheckLimits | None = None)
     return report
 
 
+def funnel(run: RunSummary) -> tuple[Level, ...]:
+    """How many rows reached each stage, failed there, or were stopped on the way to it.
+
+    A summary does not say where videos become clips: every video goes on as at least one row, so that is where a stage
+    saw more rows than there are videos.
+    """
+    levels: list[Level] = []
+    unit = "videos"
+    out_before = 0  # rows that will be spared the next stage
+    for stage in run.stages:
+        reached = stage.done + stage.cached + stage.quarantined
+        if reached + stage.gated > run.sources:
+            unit = "clips"
+        levels.append(
+            Level(
+                stage=stage.stage,
+                unit=unit,
+                stopped=max(0, stage.gated - out_before),
+                reached=reached,
+                failed=stage.quarantined,
+                errors=stage.errors,
+            )
+        )
+        out_before = stage.gated + stage.quarantined
+    return tuple(levels)
+
+
+def costs(run: RunSummary) -> dict[str, float]:
+    """What each stage cost at the prices of the run's own configuration; nothing where these cannot be read."""
+    try:
+        prices = Prices.model_validate(run.config.get("prices", {}))
+    except ValidationError:
+        return {}
+
+    def cost(stage: StageSummary) -> float:
+        return (stage.cpu_seconds * prices.cpu_hour + stage.gpu_seconds * prices.gpu_hour) / 3600
+
+    return {stage.stage: round(cost(stage), 6) for stage in run.stages}
+
+
 def render(report: Report, worst: Sequence[Card], others: Sequence[Card]) -> str:
     """The page. Everything from the dataset is escaped; a content security policy forbids scripts and the network."""
     environment = jinja2.Environment(
@@ -108,6 +175,11 @@ def render(report: Report, worst: Sequence[Card], others: Sequence[Card]) -> str
     environment.filters |= {
         "count": _count,
         "seconds": _seconds,
+        "brief_seconds": _brief_seconds,
+        "size": _size,
+        "money": _money,
+        "setting": _setting,
+        "lost": _lost,
         "number": _number,
         "seen": visible,
         "brief": shortened,
@@ -155,6 +227,15 @@ def _run(out: Store) -> RunSummary | None:
 def _quarantine(out: Store) -> list[Quarantined]:
     rows = _rows(out, "quarantine.parquet", list(Quarantined.model_fields))
     return [Quarantined.model_validate(row) for row in rows]
+
+
+def _errors(quarantine: Sequence[Quarantined]) -> tuple[ErrorCount, ...]:
+    counts = Counter((row.stage, row.error) for row in quarantine)
+    examples = {(row.stage, row.error): row.message for row in reversed(quarantine)}
+    return tuple(
+        ErrorCount(stage=stage, error=error, rows=rows, example=shortened(examples[stage, error], 160))
+        for (stage, error), rows in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )
 
 
 def _grouped(reasons: Iterable[tuple[str, str]]) -> tuple[Refusal, ...]:
@@ -205,3 +286,38 @@ def _seconds(value: float) -> str:
     minutes, seconds = divmod(round(value), 60)
     hours, rest = divmod(minutes, 60)
     return f"{hours}:{rest:02d} h" if hours else f"{minutes}:{seconds:02d} min"
+
+
+def _brief_seconds(value: float) -> str:
+    """What one row took, two digits that count: 1.2 ms, 45 ms, 0.31 s, 12 s, 5:07 min."""
+    if value < 0.1:
+        return f"{1000 * value:.2g} ms"
+    return f"{value:.2g} s" if value < 10 else f"{value:.0f} s" if value < 60 else _seconds(value)
+
+
+def _size(value: int) -> str:
+    """Bytes in the unit that leaves at most three digits: 812 B, 4.1 kB, 35 MB."""
+    amount, unit = float(value), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 999.5:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.1f} {unit}" if amount < 10 and unit != "B" else f"{amount:.0f} {unit}"
+
+
+def _money(value: float) -> str:
+    """Hundredths, and more digits of what is little: 12.30, 0.0042."""
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.4f}"
+
+
+def _lost(level: Level) -> str:
+    """For instance: 12 refused before it, 3 failed: BadInput ×2, RowTimeout."""
+    errors = ", ".join(f"{error} ×{_count(n)}" if n > 1 else error for error, n in level.errors.items())
+    parts = [f"{_count(level.stopped)} refused before it"] if level.stopped else []
+    parts += [f"{_count(level.failed)} failed{': ' if errors else ''}{errors}"] if level.failed else []
+    return visible(", ".join(parts))
+
+
+def _setting(value: object) -> str:
+    """A parameter's value as people read it; strings bare, everything else as JSON."""
+    return shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 120)

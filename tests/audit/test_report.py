@@ -5,11 +5,15 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dataengine.audit.checks import CheckLimits
-from dataengine.audit.report import Report, write_report
-from dataengine.records import RunSummary
+from dataengine.audit.report import Level, Report, costs, funnel, render, write_report
+from dataengine.audit.scene import Scene
+from dataengine.audit.statistics import Tally
+from dataengine.records import Quantiles, Quarantined, RunSummary, StageProvenance, StageSummary
 from dataengine.shards.index import write_index
 from dataengine.store import Store, StoreError
 
@@ -82,6 +86,120 @@ def test_hostile_words_stay_words(dataset: Store) -> None:
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x00]", html)
     assert "⟨U+202E⟩" in page.text
     assert len(html) < 2_000_000
+
+
+def stage(name: str, done: int, gated: int = 0, failed: int = 0, **more: object) -> StageSummary:
+    """A stage of a run in which four rows were stored before."""
+    nothing = {"seconds": 0.0, "cpu_seconds": 0.0, "gpu_seconds": 0.0, "bytes": 0, "row_seconds": None}
+    errors = {"BadInput": failed} if failed else {}
+    counts = {"done": done, "cached": 4, "gated": gated, "quarantined": failed, "errors": errors}
+    return StageSummary.model_validate({"stage": name, "fingerprint": "f", "model": "m", **counts, **nothing, **more})
+
+
+def run_of(dataset: Store, **more: object) -> RunSummary:
+    return RunSummary.from_json(dataset.read("measurements/run.json")).model_copy(update=more)
+
+
+def rewrite(dataset: Store, **more: object) -> Page:
+    dataset.write("measurements/run.json", run_of(dataset, **more).to_json().encode())
+    write_report(dataset)
+    return Page(dataset.read("report.html").decode())
+
+
+def test_the_funnel_follows_rows_from_videos_to_clips(dataset: Store) -> None:
+    stages = (
+        stage("probe", 5, failed=1),
+        stage("shots", 5, gated=1),
+        # Two videos came to nothing (one failed, one gave no clip); 30 clips were cut from the others.
+        stage("frames", 24, gated=2, failed=2),
+        stage("faces", 24, gated=4),
+        stage("caption", 11, gated=17),
+    )
+    levels = funnel(run_of(dataset, sources=10, clips=30, stages=stages))
+    assert levels == (
+        Level(stage="probe", unit="videos", stopped=0, reached=10, failed=1, errors={"BadInput": 1}),
+        Level(stage="shots", unit="videos", stopped=0, reached=9, failed=0, errors={}),
+        Level(stage="frames", unit="clips", stopped=1, reached=30, failed=2, errors={"BadInput": 2}),
+        Level(stage="faces", unit="clips", stopped=0, reached=28, failed=0, errors={}),
+        Level(stage="caption", unit="clips", stopped=13, reached=15, failed=0, errors={}),
+    )
+    page = rewrite(dataset, sources=10, clips=30, stages=stages)
+    drawn = re.sub(r"\s+", " ", page.text.split("Rows that reached each stage")[1].split("Clips by the rule")[0])
+    assert drawn.startswith(" videos 10 probe 10 1 failed: BadInput")
+    assert "clips in shots 30 frames 30 1 refused before it, 2 failed: BadInput ×2" in drawn
+    assert "caption 15 13 refused before it" in drawn
+    assert drawn.endswith("samples 3 10 % of the clips, 4 subjects ")
+
+
+def test_costs_are_at_the_runs_own_prices(dataset: Store) -> None:
+    stages = (stage("caption", 1, cpu_seconds=36.0, gpu_seconds=7.2), stage("encode", 1, cpu_seconds=3.6))
+    run = run_of(dataset, stages=stages, config={"prices": {"cpu_hour": 1, "gpu_hour": 100}})
+    assert costs(run) == {"caption": pytest.approx(0.01 + 0.2), "encode": pytest.approx(0.001)}
+    assert costs(run.model_copy(update={"config": {"prices": {"cpu_hour": "much"}}})) == {}
+
+
+def test_what_a_stage_took_is_said(dataset: Store) -> None:
+    took = Quantiles(p50=0.0123, p90=0.5, p99=12.2, max=307.0)
+    slow = stage("caption", 8, seconds=16.0, cpu_seconds=90.0, gpu_seconds=8.0, bytes=4_100_000, row_seconds=took)
+    idle = stage("encode", 0)
+    page = rewrite(dataset, stages=(slow, idle), measuring_s=45.0, cost=0.0042)
+    table = page.text.split("Time a row took")[1].split("Numbers")[0]
+    rows = [line.split() for line in table.splitlines()]
+    text = " ".join(word for row in rows for word in row)
+    assert "caption" in text
+    for words in ("12 ms", "0.5 s", "12 s", "5:07 min", "16.0 s", "1:30 min", "8.0 s", "4.1 MB"):
+        assert words in table
+    assert "Measuring took 45.0 s of 12.5 s, with 2 cores and 0.178 GPUs at work on average" in text
+    assert "cost 0.0042" in text
+    assert "encode04" in text  # nothing measured, four stored
+
+
+def test_errors_are_counted_by_class_and_rows_are_named(dataset: Store) -> None:
+    def failed(number: int, error: str) -> Quarantined:
+        return Quarantined(
+            id=f"row{number}", stage="frames", error=error, message=f"m{number}", attempts=1, source_names=("a.mp4",)
+        )
+
+    rows = [failed(1, "<b>Hostile</b>"), *(failed(n, "RowTimeout") for n in range(2, 5))]
+    with dataset.open_output("quarantine.parquet") as stream:
+        pq.write_table(pa.Table.from_pylist([row.model_dump() for row in rows]), stream)
+    report = write_report(dataset)
+    assert [(e.stage, e.error, e.rows, e.example) for e in report.errors] == [
+        ("frames", "RowTimeout", 3, "m2"),
+        ("frames", "<b>Hostile</b>", 1, "m1"),
+    ]
+    page = Page(dataset.read("report.html").decode())
+    assert page.text.count("<b>Hostile</b>") == 2  # as words, in both tables
+    assert all(f"row{number}" in page.text for number in range(1, 5))
+
+
+def test_provenance_names_prompt_and_parameters(dataset: Store, scenes: list[Scene]) -> None:
+    made = StageProvenance(
+        stage="caption",
+        version=3,
+        fingerprint="5f1e",
+        model="Qwen2.5-VL",
+        revision="cc59",
+        prompt="9f86d081884c7d65",
+        parameters={"temperature": 0.1, "words": ["<script>alert(6)</script>"], "mode": "json"},
+    )
+    tally = Tally()
+    pair = scenes[0].pair
+    tally.add(pair.model_copy(update={"provenance": pair.provenance.model_copy(update={"stages": (made,)})}), ())
+    report = write_report(dataset).model_copy(update={"statistics": tally.result()})
+    page = Page(render(report, (), ()))
+    text = page.text.split("Provenance")[-1]
+    for words in ("cc59", "9f86d081884c7d65", "temperature 0.1", 'words ["<script>alert(6)</script>"]', "mode json"):
+        assert words in text
+    assert "script" not in {tag for tag, _ in page.elements}
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(0, "0 B"), (812, "812 B"), (4096, "4.1 kB"), (34_900_000, "35 MB"), (999_600, "1.0 MB")]
+)
+def test_sizes(dataset: Store, size: int, said: str) -> None:
+    page = rewrite(dataset, stages=(stage("probe", 1, bytes=size),))
+    assert f"of GPU, {said} stored" in page.text
 
 
 def test_the_policy_admits_our_style_and_nothing_else(dataset: Store) -> None:
