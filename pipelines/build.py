@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,16 @@ from dataengine.audit.contact_sheet import contact_sheet
 from dataengine.audit.report import write_report
 from dataengine.config import BuildSettings, Prices
 from dataengine.engine import sources as inputs
-from dataengine.engine.measurements import Ledger, Measurements, ledgers
+from dataengine.engine.measurements import Ledger, Measurements
 from dataengine.engine.pipeline import Pipeline, Step
-from dataengine.engine.progress import Tally, shown
-from dataengine.engine.run import connect, each, measure
+from dataengine.engine.run import connect, each
 from dataengine.engine.survey import StageStanding, total
 from dataengine.engine.worker import Counts
 from dataengine.records import Quantiles, Quarantined, RunSummary, SourceVideo, StageSummary
 from dataengine.shards.card import RUN, card
 from dataengine.store import REMOTE, Store
 from pipelines.decide import KEPT, QUARANTINED, Verdicts, decide, grouped
+from pipelines.measure import Work, fold, measure_sources
 from pipelines.pack import pack
 from pipelines.stages import compose
 
@@ -54,7 +53,7 @@ def build(
 
     sources = inputs.merge(each(inputs.identify, found.files), found.skipped)
     console.print(_welcome(sources), highlight=False)
-    measured = bring_up_to_date(store, pipeline, sources.videos, console)
+    measured = bring_up_to_date(store, pipeline, sources.videos, settings.prices, console)
 
     pairs = pack(store, pipeline, measured.ledgers, measured.verdicts, settings.shards)
     quarantined = sorted((*sources.unreadable, *measured.verdicts.quarantined()), key=lambda q: (q.stage, q.id))
@@ -69,8 +68,8 @@ def build(
         quarantined=len(quarantined),
         stages=tuple(_stage_summary(step, pipeline, measured, quarantined) for step in pipeline.steps),
         wall_s=round(time.perf_counter() - started, 3),
-        measuring_s=round(measured.seconds, 3),
-        cost=round(_cost(pipeline, measured.counts, settings.prices), 4),
+        measuring_s=round(measured.work.seconds, 3),
+        cost=round(_cost(pipeline, measured.work.counts, settings.prices), 4),
         inputs=tuple(place if place.startswith(REMOTE) else str(Path(place).absolute()) for place in places),
         config=settings.model_dump(mode="json"),
     )
@@ -87,43 +86,29 @@ class Measured:
 
     ledgers: dict[str, Ledger]
     stages: dict[str, StageStanding]
-    counts: dict[str, Counts]
-    """What this run did, by stage."""
     verdicts: Verdicts
-    seconds: float
-    """Wall seconds of measuring."""
+    work: Work
 
 
-def bring_up_to_date(store: Store, pipeline: Pipeline, sources: Sequence[SourceVideo], console: Console) -> Measured:
+def bring_up_to_date(
+    store: Store, pipeline: Pipeline, sources: Sequence[SourceVideo], prices: Prices, console: Console
+) -> Measured:
     """Decide on what is stored, measure what is missing, decide on that."""
     measurements = Measurements(store.child("measurements"))
     groups = grouped(sources)
-    ledgers = _fold(measurements, pipeline)
-    reached = decide(store, pipeline, ledgers, groups)
+    stored = fold(measurements, pipeline)
+    reached = decide(store, pipeline, stored, groups)
     waiting = [group for group in groups if reached[group.number].waiting]
-    counts: dict[str, Counts] = {}
-    seconds = 0.0
+    work = Work({}, 0.0)
     if waiting:
-        tally = Tally()
         todo = [source for group in waiting for source in reached[group.number].waiting]
-        started = time.perf_counter()
-        with shown(tally, [step.stage.name for step in pipeline.steps], console):
-            measure(pipeline, todo, measurements, ledgers, tally, run=token_hex(8))
-        seconds = time.perf_counter() - started
-        counts = tally.snapshot()
-        ledgers = _fold(measurements, pipeline)
-        reached |= decide(store, pipeline, ledgers, waiting)
+        standings = total(one.stages for one in reached.values())
+        work = measure_sources(store, pipeline, todo, prices, console, standings)
+        stored = fold(measurements, pipeline)
+        reached |= decide(store, pipeline, stored, waiting)
     verdicts = Verdicts(store, len(groups))
     verdicts.sweep()
-    stages = total(one.stages for one in reached.values())
-    return Measured(ledgers, stages, counts, verdicts, seconds)
-
-
-def _fold(measurements: Measurements, pipeline: Pipeline) -> dict[str, Ledger]:
-    prints = pipeline.fingerprints
-    for _ in each(lambda item: measurements.fold(*item), list(prints.items())):
-        pass
-    return ledgers(measurements, prints)
+    return Measured(stored, total(one.stages for one in reached.values()), verdicts, work)
 
 
 def _welcome(sources: inputs.Sources) -> str:
@@ -167,7 +152,7 @@ def _stage_summary(
     step: Step, pipeline: Pipeline, measured: Measured, quarantined: Sequence[Quarantined]
 ) -> StageSummary:
     name = step.stage.name
-    did, standing = measured.counts.get(name, Counts()), measured.stages.get(name, StageStanding())
+    did, standing = measured.work.counts.get(name, Counts()), measured.stages.get(name, StageStanding())
     return StageSummary(
         stage=name,
         fingerprint=pipeline.fingerprints[name],

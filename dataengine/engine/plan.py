@@ -126,7 +126,7 @@ def predict(
 
 
 def _expected(pipeline: Pipeline, standings: Mapping[str, StageStanding], unseen: Unseen) -> dict[str, float | None]:
-    """Rows that each stage will measure: those that wait for it, and the share of those further back that gates let in."""
+    """Rows each stage will measure: those that wait for it, and the share of those further back that gates let in."""
     todo: dict[str, float | None] = {}
     coming = 0.0
     for step in pipeline.source_steps:

@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 from dataengine.engine.cargo import cut, from_table, of_sources, to_table
 from dataengine.engine.measurements import Ledger, Measurements
 from dataengine.engine.pipeline import Pipeline, Step, pools
-from dataengine.engine.progress import Tally
+from dataengine.engine.tally import Tally
 from dataengine.engine.witness import Witness
 from dataengine.engine.worker import StageWorker
 from dataengine.records import SourceVideo

@@ -12,7 +12,7 @@ from dataengine.engine.cargo import from_table, of_sources, to_table
 from dataengine.engine.measurements import Measurements, ledgers
 from dataengine.engine.pipeline import Pipeline
 from dataengine.engine.run import _cut
-from dataengine.engine.survey import Census, Standing, StageStanding, survey, total
+from dataengine.engine.survey import Census, StageStanding, Standing, survey, total
 from dataengine.engine.worker import StageWorker
 from dataengine.records import Quarantined, Rejected
 from dataengine.store import Store
