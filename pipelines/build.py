@@ -26,6 +26,7 @@ from dataengine.engine.worker import Counts
 from dataengine.records import Quantiles, Quarantined, RunSummary, SourceVideo, StageSummary
 from dataengine.shards.card import RUN, card
 from dataengine.store import REMOTE, Store
+from pipelines.alone import alone, stoppable
 from pipelines.decide import KEPT, QUARANTINED, Verdicts, decide, grouped
 from pipelines.measure import Work, fold, measure_sources
 from pipelines.pack import pack
@@ -42,41 +43,40 @@ def build(
     """Build (or bring up to date) the shards in `output` from the videos at `places`.
 
     Results that are stored in `output` and still hold are reused, so a killed build goes on where it was. Raises
-    `inputs.InputError` for an input that does not exist, `engine.run.ClusterTooSmall` when the stages do not fit.
+    `inputs.InputError` for an input that does not exist, `engine.run.ClusterTooSmall` when the stages do not fit,
+    `engine.lease.Busy` when another run works on `output`, `StoreError` when it cannot be written.
     """
     started = time.perf_counter()
     console = console or Console()
     store = Store.at(output)
     pipeline = compose(settings)
     found = inputs.find(places)
-    connect(address, pipeline.steps)
-
-    sources = inputs.merge(each(inputs.identify, found.files), found.skipped)
-    console.print(_welcome(sources), highlight=False)
-    measured = bring_up_to_date(store, pipeline, sources.videos, settings.prices, console)
-
-    pairs = pack(store, pipeline, measured.ledgers, measured.verdicts, settings.shards)
-    quarantined = sorted((*sources.unreadable, *measured.verdicts.quarantined()), key=lambda q: (q.stage, q.id))
-    _write_quarantine(store, quarantined)
-    measured.verdicts.write_clips()
-    summary = RunSummary(
-        sources=len(sources.videos),
-        duplicates=sources.duplicates,
-        skipped=sources.skipped,
-        **_clips(measured.verdicts),
-        pairs=pairs,
-        quarantined=len(quarantined),
-        stages=tuple(_stage_summary(step, pipeline, measured, quarantined) for step in pipeline.steps),
-        wall_s=round(time.perf_counter() - started, 3),
-        measuring_s=round(measured.work.seconds, 3),
-        cost=round(_cost(pipeline, measured.work.counts, settings.prices), 4),
-        inputs=tuple(place if place.startswith(REMOTE) else str(Path(place).absolute()) for place in places),
-        config=settings.model_dump(mode="json"),
-    )
-    store.write(RUN, summary.model_dump_json(indent=1).encode())
-    store.write("README.md", card(store).encode())
-    write_report(store)
-    contact_sheet(store)
+    with alone(store):
+        connect(address, pipeline.steps)
+        with stoppable():
+            sources = inputs.identify_all(found, inputs.KnownSources(store), each)
+            console.print(_welcome(sources), highlight=False)
+            measured = bring_up_to_date(store, pipeline, sources.videos, settings.prices, console)
+            pairs = pack(store, pipeline, measured.ledgers, measured.verdicts, settings.shards)
+            quarantined = _write_tables(store, sources, measured.verdicts)
+            summary = RunSummary(
+                sources=len(sources.videos),
+                duplicates=sources.duplicates,
+                skipped=sources.skipped,
+                **_clips(measured.verdicts),
+                pairs=pairs,
+                quarantined=len(quarantined),
+                stages=tuple(_stage_summary(step, pipeline, measured, quarantined) for step in pipeline.steps),
+                wall_s=round(time.perf_counter() - started, 3),
+                measuring_s=round(measured.work.seconds, 3),
+                cost=round(_cost(pipeline, measured.work.counts, settings.prices), 4),
+                inputs=tuple(place if place.startswith(REMOTE) else str(Path(place).absolute()) for place in places),
+                config=settings.model_dump(mode="json"),
+            )
+            store.write(RUN, summary.model_dump_json(indent=1).encode())
+            store.write("README.md", card(store).encode())
+            write_report(store)
+            contact_sheet(store)
     return summary
 
 
@@ -132,11 +132,14 @@ _QUARANTINE = pa.schema(
 )
 
 
-def _write_quarantine(store: Store, quarantined: Sequence[Quarantined]) -> None:
-    """`quarantine.parquet`: a row for everything that failed, with the reason."""
+def _write_tables(store: Store, sources: inputs.Sources, verdicts: Verdicts) -> list[Quarantined]:
+    """`clips.parquet`, and `quarantine.parquet`: a row for everything that failed, with the reason."""
+    verdicts.write_clips()
+    quarantined = sorted((*sources.unreadable, *verdicts.quarantined()), key=lambda q: (q.stage, q.id))
     table = pa.Table.from_pylist([q.model_dump() for q in quarantined], _QUARANTINE)
     with store.open_output("quarantine.parquet") as stream:
         pq.write_table(table, stream)
+    return quarantined
 
 
 def _clips(verdicts: Verdicts) -> dict[str, Any]:

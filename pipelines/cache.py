@@ -20,7 +20,7 @@ def last_run(store: Store) -> RunSummary:
     return RunSummary.from_json(store.read(RUN))
 
 
-def settings_of(run: RunSummary) -> BuildSettings:
+def settings_of_run(run: RunSummary) -> BuildSettings:
     """The settings of a finished build. Raises `ConfigError` when this version no longer knows them."""
     return check(BuildSettings, json.loads(json.dumps(run.config)))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,12 +19,17 @@ from rich.markup import escape
 from dataengine.config import CONF, BuildSettings, ConfigError, Settings, load, profile_file, render
 from dataengine.lumosx.settings import TrainSettings
 
+if TYPE_CHECKING:
+    from dataengine.engine.measurements import Measurements
+
 HELP = {"rich_markup_mode": "markdown", "no_args_is_help": True, "add_completion": False}
 app = typer.Typer(help="Raw videos → relational training pairs → a trained LumosX DiT.", **HELP)  # type: ignore[arg-type]
 audit_app = typer.Typer(help="Look at who was tied to what, and how sure we are.", **HELP)  # type: ignore[arg-type]
+cache_app = typer.Typer(help="Stored measurements: what there is, and removing what nothing uses.", **HELP)  # type: ignore[arg-type]
 config_app = typer.Typer(help="See the configuration that a command would use.", **HELP)  # type: ignore[arg-type]
 app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
+app.add_typer(cache_app, name="cache")
 
 console = Console()
 errors = Console(stderr=True)
@@ -48,6 +53,11 @@ SETTINGS: dict[Kind, type[Settings]] = {Kind.BUILD: BuildSettings, Kind.TRAIN: T
 
 Profile = Annotated[str, typer.Option(help="A name from conf/profiles/, or a path ending in .yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change single settings.")]
+Words = Annotated[
+    list[str] | None, typer.Argument(metavar="[MORE INPUTS] [KEY=VALUE]...", help="More inputs; changed settings.")
+]
+Inputs = Annotated[list[str] | None, typer.Option("--input", help="Video, folder or s3://, gs:// URI.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to join (default: Ray in this process).")]
 Output = Annotated[str, typer.Argument(metavar="OUT", help="A folder that `build` wrote, or its s3:// or gs:// URI.")]
 
 
@@ -59,6 +69,7 @@ def settings_of(kind: Kind, profile: str, overrides: Sequence[str]) -> Settings:
 @contextmanager
 def explained() -> Iterator[None]:
     """Expected failures end in one message and an exit code, not in a traceback."""
+    from dataengine.engine.lease import Busy, LeaseLost
     from dataengine.engine.run import ClusterTooSmall
     from dataengine.engine.sources import InputError
     from dataengine.lumosx.checkpoint import CheckpointError
@@ -66,8 +77,18 @@ def explained() -> Iterator[None]:
     from dataengine.lumosx.pretrained import MissingWeightsError
     from dataengine.lumosx.trainer import TrainError
     from dataengine.store import StoreError
+    from pipelines.alone import Terminated, command_line
 
-    failures = (ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError, TrainError)
+    failures = (
+        Busy,
+        LeaseLost,
+        ClusterTooSmall,
+        StoreError,
+        CheckpointError,
+        SampleError,
+        MissingWeightsError,
+        TrainError,
+    )
     try:
         yield
     except (ConfigError, InputError) as error:
@@ -77,19 +98,20 @@ def explained() -> Iterator[None]:
         errors.print(f"[bold red]error[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(Exit.NOTHING) from error
     except KeyboardInterrupt as error:
-        errors.print("\nstopped. What was committed is kept: the same command goes on from there.")
-        raise typer.Exit(130) from error
+        by, code = ("SIGTERM", 143) if isinstance(error, Terminated) else ("Ctrl-C", 130)
+        errors.print(f"\nstopped by {by}. What was committed is kept. To go on from there:", highlight=False)
+        errors.print(f"  {escape(command_line())}", highlight=False, soft_wrap=True)
+        raise typer.Exit(code) from error
 
 
 @app.command()
 def build(
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="[MORE INPUTS] [KEY=VALUE]...", help="More inputs; changed settings.")
-    ] = None,
-    source: Annotated[list[str] | None, typer.Option("--input", help="Video, folder or s3://, gs:// URI.")] = None,
+    words: Words = None,
+    source: Inputs = None,
     output: Annotated[str, typer.Option(help="Folder or URI to write. An earlier build is brought up to date.")] = "",
     profile: Profile = "embedded",
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join (default: Ray in this process).")] = None,
+    address: Address = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run: as `dataengine plan`.")] = False,
 ) -> None:
     """Build relational training shards from raw videos.
 
@@ -104,8 +126,152 @@ def build(
     - `dataengine build --input a.mp4 b.mp4 --output shards/ decide.clips.min_s=2`
     - `dataengine build --input videos/ --output shards/ --address auto`
     """
-    from pipelines.build import build as run_build
+    places, settings = _asked(words, source, output, profile)
+    if dry_run:
+        _plan(places, output, settings, 0, address)
+        return
+    _build(places, output, settings, address)
 
+
+@app.command()
+def plan(
+    words: Words = None,
+    source: Inputs = None,
+    output: Annotated[str, typer.Option(help="Folder or URI that `build` would write.")] = "",
+    profile: Profile = "embedded",
+    address: Address = None,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Measure so many sources first, for their rates. They stay measured.")
+    ] = 0,
+) -> None:
+    """Say what `build` would do before it does: rows to measure by stage, time, GPU hours, bytes, cost.
+
+    Rates are those of results that OUTPUT holds; a stage that never ran there has none, and needs `--sample`.
+
+    **Examples**
+
+    - `dataengine plan --input videos/ --output shards/`
+    - `dataengine plan --input videos/ --output shards/ --sample 20 decide.clips.max_s=5`
+    """
+    places, settings = _asked(words, source, output, profile)
+    _plan(places, output, settings, sample, address)
+
+
+@app.command()
+def retry(
+    output: Output,
+    error: Annotated[
+        str | None, typer.Option(help="Only rows with this class of error, as quarantine.parquet has it.")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Measure quarantined rows again, with the inputs and settings of the last build.
+
+    Whatever failed for good fails again and is quarantined again; whatever was not the row's fault is mended.
+
+    **Examples**
+
+    - `dataengine retry shards/`
+    - `dataengine retry shards/ --error RowTimeout`
+    """
+    from dataengine.store import Store
+    from pipelines.alone import alone
+    from pipelines.cache import last_run, settings_of_run, void_failures
+
+    with explained():
+        store = Store.at(output)
+        last = last_run(store)
+        settings = settings_of_run(last)
+        with alone(store):
+            count = void_failures(store, settings, error)
+    console.print(f"rows to measure again: {count}", highlight=False)
+    _build(last.inputs, output, settings, address)
+
+
+@cache_app.command("ls")
+def cache_ls(output: Output, profile: Profile = "embedded", overrides: Overrides = None) -> None:
+    """List the stored measurements by stage and fingerprint, with sizes, and which settings use them.
+
+    **Example**: `dataengine cache ls shards/`
+    """
+    from dataengine.engine.cache import stored_stages
+    from pipelines.show import show_cache
+
+    with explained():
+        measurements, users = _cache(output, profile, overrides)
+        show_cache(stored_stages(measurements), users, console)
+
+
+@cache_app.command("gc")
+def cache_gc(
+    output: Output,
+    profile: Profile = "embedded",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Remove measurements that neither the last build's settings nor the ones given here use.
+
+    **Examples**
+
+    - `dataengine cache gc shards/ --dry-run`
+    - `dataengine cache gc shards/ stages.frames.jpeg_quality=90`
+    """
+    from dataengine.engine.cache import collect, stored_stages, unused
+    from dataengine.store import Store
+    from pipelines.alone import alone
+    from pipelines.show import show_cache
+
+    with explained():
+        measurements, users = _cache(output, profile, overrides)
+        unwanted = unused(stored_stages(measurements), users)
+        show_cache(unwanted, users, console)
+        if dry_run or not unwanted:
+            console.print("nothing was removed" if unwanted else "nothing to remove")
+            return
+        with alone(Store.at(output)):
+            freed = collect(measurements, unwanted)
+    console.print(f"removed: {freed / 1e6:.1f} MB", highlight=False)
+
+
+def _cache(
+    output: str, profile: str, overrides: Sequence[str] | None
+) -> tuple[Measurements, dict[tuple[str, str], str]]:
+    """The store, and who uses which (stage, fingerprint): the given settings, the last build's, or both."""
+    from dataengine.engine.measurements import Measurements
+    from dataengine.store import Store
+    from pipelines.cache import last_run, settings_of_run, used
+
+    store = Store.at(output)
+    given = settings_of(Kind.BUILD, profile, overrides or [])
+    assert isinstance(given, BuildSettings)
+    users: dict[tuple[str, str], str] = dict.fromkeys(used(given).items(), "these settings")
+    for pair in used(settings_of_run(last_run(store))).items():
+        users[pair] = "last build and these settings" if pair in users else "last build"
+    return Measurements(store.child("measurements")), users
+
+
+@app.command()
+def trace(
+    output: Output, row: Annotated[str, typer.Argument(metavar="ID", help="A source id, clip id or sample key.")]
+) -> None:
+    """Follow a source, clip or sample through all stages: what each did, when it was spared or failed, where it is now.
+
+    **Example**: `dataengine trace shards/ 3f2a…`
+    """
+    from dataengine.store import Store
+    from pipelines.trace import trace_row
+
+    with explained():
+        try:
+            trace_row(Store.at(output), row, console)
+        except KeyError as error:
+            raise ConfigError(error.args[0]) from error
+
+
+def _asked(
+    words: Sequence[str] | None, source: Sequence[str] | None, output: str, profile: str
+) -> tuple[list[str], BuildSettings]:
+    """Inputs and settings of a command line that mixes them."""
     overrides = [word for word in words or [] if OVERRIDE.match(word)]
     places = [*(source or []), *(word for word in words or [] if not OVERRIDE.match(word))]
     if not places or not output:
@@ -113,12 +279,26 @@ def build(
         raise typer.Exit(Exit.USAGE)
     with explained():
         settings = settings_of(Kind.BUILD, profile, overrides)
-        assert isinstance(settings, BuildSettings)
-        summary = run_build(places, output, settings, address, console)
+    assert isinstance(settings, BuildSettings)
+    return places, settings
+
+
+def _build(places: Sequence[str], output: str, settings: BuildSettings, address: str | None) -> None:
+    from pipelines.build import build as run_build
     from pipelines.show import show_build
 
+    with explained():
+        summary = run_build(places, output, settings, address, console)
     show_build(summary, output, console)
     raise typer.Exit(_exit_code(summary.pairs, summary.quarantined))
+
+
+def _plan(places: Sequence[str], output: str, settings: BuildSettings, sample: int, address: str | None) -> None:
+    from pipelines.plan import plan as make_plan
+    from pipelines.show import show_plan
+
+    with explained():
+        show_plan(make_plan(places, output, settings, sample, address, console), console)
 
 
 def _exit_code(pairs: int, quarantined: int) -> Exit:

@@ -13,9 +13,9 @@ from dataengine.config import Prices
 from dataengine.engine.measurements import Ledger, Measurements, ledgers
 from dataengine.engine.pipeline import Pipeline
 from dataengine.engine.progress import shown
-from dataengine.engine.tally import Tally
 from dataengine.engine.run import each, measure
 from dataengine.engine.survey import StageStanding
+from dataengine.engine.tally import Tally
 from dataengine.engine.worker import Counts
 from dataengine.records import SourceVideo
 from dataengine.store import Store

@@ -20,6 +20,7 @@ from dataengine.engine.run import connect
 from dataengine.engine.survey import Census, StageStanding, survey
 from dataengine.records import SourceVideo
 from dataengine.store import Store
+from pipelines.alone import alone, stoppable
 from pipelines.measure import measure_sources
 from pipelines.stages import compose
 
@@ -57,7 +58,8 @@ def plan(
         connect(address, pipeline.steps)
     if sample and extent.waiting:
         chosen = [extent.waiting[at] for at in evenly(len(extent.waiting), sample)]
-        measure_sources(store, pipeline, chosen, settings.prices, console or Console())
+        with alone(store), stoppable():
+            measure_sources(store, pipeline, chosen, settings.prices, console or Console())
         stored = ledgers(measurements, pipeline.fingerprints)
         extent = look(pipeline, measurements, stored, sources.videos)
     cores = ray.cluster_resources().get("CPU", 1.0) if address else float(os.cpu_count() or 1)

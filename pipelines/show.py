@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from dataengine.audit.report import costs
-from dataengine.engine.progress import money
+from dataengine.engine.cache import StoredStage
+from dataengine.engine.plan import Plan
+from dataengine.engine.progress import clock, money
 from dataengine.lumosx.sampling import SampleResult
 from dataengine.lumosx.trainer import TrainResult
 from dataengine.records import RunSummary
@@ -47,6 +50,61 @@ def show_build(summary: RunSummary, output: str, console: Console) -> None:
     if summary.quarantined:
         console.print(f"  [yellow]{summary.quarantined} quarantined: {escape(output)}/quarantine.parquet says why[/]")
     console.print(f"  {escape(output)}/report.html", highlight=False)
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """What a build would measure, and what that would take."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("stage", no_wrap=True)
+    for name in ("rows", "cached", "to do", "s/row", "time", "GPU h", "bytes"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for s in plan.stages:
+        about = "" if s.exact else "~"
+        table.add_row(
+            escape(s.stage),
+            "?" if s.todo is None else f"{about}{s.cached + s.todo:.0f}",
+            str(s.cached) if s.cached else "·",
+            "?" if s.todo is None else f"{about}{s.todo:.0f}" if s.todo else "·",
+            f"{s.rate.seconds:.2g}" if s.rate else "?",
+            "?" if s.seconds is None else clock(s.seconds) if s.seconds else "·",
+            "?" if s.seconds is None else f"{s.seconds * s.gpus / 3600:.2f}" if s.gpus else "·",
+            "?" if s.bytes is None else size(s.bytes) if s.bytes else "·",
+        )
+    console.print(table)
+    if plan.idle:
+        console.print("nothing to measure: deciding and packing alone would run")
+        return
+    console.print(
+        f"measuring would take about [bold]{clock(plan.wall_s)}[/], {plan.gpu_hours:.2f} GPU hours, "
+        f"{size(plan.bytes)} and cost {money(plan.cost)}; starting, deciding and packing come on top",
+        highlight=False,
+    )
+    if plan.unknown:
+        names = ", ".join(plan.unknown)
+        console.print(f"  [yellow]without {escape(names)}: nothing tells how long that takes; try --sample 20[/]")
+
+
+def show_cache(stored: Sequence[StoredStage], users: Mapping[tuple[str, str], str], console: Console) -> None:
+    """Stored measurements and who uses them."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, justify in (("stage", "left"), ("fingerprint", "left"), ("rows", "right"), ("failed", "right"),
+                          ("size", "right"), ("used by", "left")):  # fmt: skip
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for s in stored:
+        user = users.get((s.stage, s.fingerprint), "[dim]nothing[/]")
+        failed = str(s.failed) if s.failed else "·"
+        table.add_row(escape(s.stage), escape(s.fingerprint), str(s.rows), failed, size(s.bytes), user)
+    console.print(table)
+    console.print(f"{size(sum(s.bytes for s in stored))} in all", highlight=False)
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: 12 kB, 3.4 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
 
 
 def show_training(result: TrainResult, console: Console) -> None:

@@ -27,9 +27,7 @@ def stored_stages(measurements: Measurements) -> list[StoredStage]:
         words = name.split("/")
         if len(words) == 3 and words[2].startswith(("part-", "summary-")):
             sizes[words[0], words[1]] = sizes.get((words[0], words[1]), 0) + size
-    return [
-        _stored(stage, print_, measurements.ledger(stage, print_), size) for (stage, print_), size in sizes.items()
-    ]
+    return [_stored(stage, print_, measurements.ledger(stage, print_), size) for (stage, print_), size in sizes.items()]
 
 
 def _stored(stage: str, fingerprint: str, ledger: Ledger, size: int) -> StoredStage:

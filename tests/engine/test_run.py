@@ -12,9 +12,9 @@ import toy
 from dataengine.config import Resources
 from dataengine.engine.measurements import Measurements, ledgers
 from dataengine.engine.pipeline import Pipeline, Step
-from dataengine.engine.tally import Tally
 from dataengine.engine.run import ClusterTooSmall, connect, each, measure, source_batches
 from dataengine.engine.survey import survey
+from dataengine.engine.tally import Tally
 from dataengine.records import Quarantined
 from dataengine.store import Store, StoreError
 
