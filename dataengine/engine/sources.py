@@ -1,4 +1,8 @@
-"""Finds the videos of the inputs and names each by its content."""
+"""Finds the videos of the inputs and names each by its content.
+
+Naming a file reads all of it, so names are remembered: a file whose URI, size and modification time are those of an
+earlier run is taken to be the same file, as make and rsync do.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,21 @@ import errno
 import hashlib
 import os
 import stat
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Protocol, TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 from dataengine.records import Quarantined, SourceVideo
-from dataengine.store import REMOTE
+from dataengine.store import REMOTE, Store, StoreError, filesystem_of, open_source
+from dataengine.store.errors import persistent
 
 EXTENSIONS = frozenset(
     f".{name}"
@@ -40,6 +50,15 @@ EXTENSIONS = frozenset(
 
 CHUNK = 1 << 22
 
+COMMIT_FILES = 4096
+COMMIT_S = 30.0
+"""New names are committed after so many files or seconds, so that a start that is killed loses little."""
+SETTLED_S = 2.0
+"""A file younger than this is not remembered: it could change again within the same tick of its clock, unseen."""
+
+T = TypeVar("T")
+U = TypeVar("U")
+
 
 class InputError(ValueError):
     """An input that does not exist or holds no video; the message says which."""
@@ -51,6 +70,10 @@ class FoundFile:
 
     uri: str
     name: str
+    size_bytes: int | None = None
+    """As listed; None for what cannot be looked at, such as a link to nothing."""
+    mtime_ns: int | None = None
+    """When it was last written, by its disk's or object store's clock."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +112,97 @@ def find(inputs: Sequence[str]) -> Found:
     return Found(tuple(sorted(set(files), key=lambda f: (f.name, f.uri))), skipped)
 
 
+class Each(Protocol):
+    """Maps a function over items in order, on as many workers as it likes; `map` is one."""
+
+    def __call__(self, function: Callable[[T], U], items: Sequence[T], /) -> Iterable[U]: ...
+
+
+@dataclass(frozen=True)
+class KnownSources:
+    """The names that earlier runs gave to files: `OUT/measurements/sources/part-<hash of its rows>.parquet`."""
+
+    store: Store
+    """The folder itself."""
+
+    def read(self) -> dict[tuple[str, int, int], str]:
+        """The source id of each file, by URI, size and modification time (ns)."""
+        known: dict[tuple[str, int, int], str] = {}
+        for name in self.store.names(suffix=".parquet"):
+            with self.store.open_input(name) as stream:
+                columns = pq.read_table(stream, schema=_KNOWN).to_pydict()
+            keys = zip(columns["uri"], columns["size_bytes"], columns["mtime_ns"], strict=True)
+            known.update(zip(keys, columns["source_id"], strict=True))
+        return known
+
+    def add(self, files: Iterable[tuple[FoundFile, SourceVideo]]) -> None:
+        """Remember what these files are, as one part. The same files again replace it by an equal one."""
+        rows = [
+            {"uri": f.uri, "size_bytes": f.size_bytes, "mtime_ns": f.mtime_ns, "source_id": v.source_id}
+            for f, v in files
+        ]
+        if not rows:
+            return
+        buffer = BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, _KNOWN), buffer, compression="zstd")
+        data = buffer.getvalue()
+        self.store.write(f"part-{hashlib.sha256(data).hexdigest()[:16]}.parquet", data)
+
+
+_KNOWN = pa.schema(
+    [("uri", pa.string()), ("size_bytes", pa.int64()), ("mtime_ns", pa.int64()), ("source_id", pa.string())]
+)
+
+
+def identify_all(found: Found, known: KnownSources, each: Each) -> Sources:
+    """Every source and its names. Only files that are not known as they are now are read, and then remembered.
+
+    What could not be read is never remembered: it is looked at again by the next run. Raises `StoreError`.
+    """
+    ids = known.read()
+    remembered = {file: ids.get((file.uri, file.size_bytes or 0, file.mtime_ns or -1)) for file in found.files}
+    unknown = [file for file, source_id in remembered.items() if source_id is None]
+    identified: list[SourceVideo | Quarantined] = [
+        SourceVideo(source_id=source_id, uri=file.uri, names=(file.name,), size_bytes=file.size_bytes or 0)
+        for file, source_id in remembered.items()
+        if source_id is not None
+    ]
+    new: list[tuple[FoundFile, SourceVideo]] = []
+    committed = time.monotonic()
+    try:
+        for file, result in zip(unknown, each(identify, unknown), strict=True):
+            identified.append(result)
+            if isinstance(result, SourceVideo) and _is_settled(file):
+                new.append((file, result))
+            if len(new) >= COMMIT_FILES or time.monotonic() - committed > COMMIT_S:
+                known.add(new)
+                new, committed = [], time.monotonic()
+    finally:
+        known.add(new)
+    return merge(identified, found.skipped)
+
+
+def _is_settled(file: FoundFile) -> bool:
+    return file.mtime_ns is not None and time.time() - file.mtime_ns / 1e9 > SETTLED_S
+
+
 def identify(file: FoundFile) -> SourceVideo | Quarantined:
-    """Hash a file's bytes. An unreadable file gives a `Quarantined` that says why."""
+    """Hash a file's bytes. A file that cannot be read, or is being written, gives a `Quarantined` that says why.
+
+    Raises `StoreError` when an object store does not answer: that is not the file's fault, and may pass.
+    """
     digest, size = hashlib.sha256(), 0
     try:
         for chunk in _chunks(file.uri):
             digest.update(chunk)
             size += len(chunk)
+        if file.size_bytes is not None and (size, _mtime_ns(file)) != (file.size_bytes, file.mtime_ns):
+            raise OSError(errno.EBUSY, "it changed since it was listed: run again when it is complete")
     except OSError as error:
+        if isinstance(error, StoreError) and error.transient:
+            raise
         name = hashlib.sha256(f"unreadable:{file.name}".encode()).hexdigest()[:24]
-        reason = error.strerror or str(error)
+        reason = (error.strerror or str(error)).replace(file.uri, file.name)
         message = f"{file.name}: cannot be read ({reason}): check that it exists and that this user may read it"
         return Quarantined(
             id=name, stage="read", error=type(error).__name__, message=message, attempts=1, source_names=(file.name,)
@@ -126,7 +230,7 @@ def merge(identified: Iterable[SourceVideo | Quarantined], skipped: int) -> Sour
 
 def _local(place: Path) -> Iterator[FoundFile]:
     if place.is_file():
-        yield FoundFile(str(place.absolute()), _unicode(place.name))
+        yield _file(place.absolute(), place.name)
     elif place.is_dir():
         yield from _walk(place.absolute(), place.absolute(), set())
     else:
@@ -144,7 +248,7 @@ def _walk(folder: Path, top: Path, seen: set[tuple[int, int]]) -> Iterator[Found
             yield from _walk(path, top, seen)
         else:
             # Dangling links and links that loop are kept here: reading them fails with a reason instead of silence.
-            yield FoundFile(str(path), _unicode(path.relative_to(top).as_posix()))
+            yield _file(path, path.relative_to(top).as_posix())
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -154,34 +258,42 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _file(path: Path, name: str) -> FoundFile:
+    try:
+        status = path.stat()
+    except OSError:
+        return FoundFile(str(path), _unicode(name))
+    return FoundFile(str(path), _unicode(name), status.st_size, status.st_mtime_ns)
+
+
 def _remote(uri: str) -> Iterator[FoundFile]:
-    filesystem, path = fs.FileSystem.from_uri(uri)
+    filesystem, path = filesystem_of(uri)
+    path = path.rstrip("/")
     scheme = uri.split("://", 1)[0]
-    info = filesystem.get_file_info(path)
+    info = persistent(lambda: filesystem.get_file_info(path), uri, "read")
     if info.is_file:
-        yield FoundFile(uri, Path(path).name)
+        yield FoundFile(uri, path.rsplit("/", 1)[-1], info.size, info.mtime_ns)
         return
-    listing = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-    files = [i for i in listing if i.is_file]
+    selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
+    files = [i for i in persistent(lambda: filesystem.get_file_info(selector), uri, "listed") if i.is_file]
     if not files:
         raise InputError(f"{uri}: no such object, and no objects below it")
     for info in files:
-        yield FoundFile(f"{scheme}://{info.path}", info.path[len(path) :].lstrip("/"))
+        yield FoundFile(f"{scheme}://{info.path}", info.path[len(path) :].lstrip("/"), info.size, info.mtime_ns)
 
 
 def _chunks(uri: str) -> Iterator[bytes]:
-    if uri.startswith(REMOTE):
-        filesystem, path = fs.FileSystem.from_uri(uri)
-        with filesystem.open_input_stream(path) as stream:
-            while chunk := stream.read(CHUNK):
-                yield chunk
-        return
     # A pipe or device would be waited on for ever.
-    if not stat.S_ISREG(Path(uri).stat().st_mode):
+    if not uri.startswith(REMOTE) and not stat.S_ISREG(Path(uri).stat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
-    with Path(uri).open("rb") as file:
+    with open_source(uri) as source, source.open("rb") if isinstance(source, Path) else source as file:
         while chunk := file.read(CHUNK):
             yield chunk
+
+
+def _mtime_ns(file: FoundFile) -> int | None:
+    """When a local file was last written, now. Objects do not change while they are read: their size is enough."""
+    return file.mtime_ns if file.uri.startswith(REMOTE) else Path(file.uri).stat().st_mtime_ns
 
 
 def _unicode(name: str) -> str:
