@@ -28,7 +28,7 @@ from dataengine.shards.card import RUN, card
 from dataengine.store import REMOTE, Store
 from pipelines.alone import alone, stoppable
 from pipelines.decide import KEPT, QUARANTINED, Verdicts, decide, grouped
-from pipelines.measure import Work, fold, measure_sources
+from pipelines.measure import KNOWN, Work, fold, measure_sources
 from pipelines.pack import pack
 from pipelines.stages import compose
 
@@ -54,7 +54,7 @@ def build(
     with alone(store):
         connect(address, pipeline.steps)
         with stoppable():
-            sources = inputs.identify_all(found, inputs.KnownSources(store), each)
+            sources = inputs.identify_all(found, inputs.KnownSources(store.child(KNOWN)), each)
             console.print(_welcome(sources), highlight=False)
             measured = bring_up_to_date(store, pipeline, sources.videos, settings.prices, console)
             pairs = pack(store, pipeline, measured.ledgers, measured.verdicts, settings.shards)

@@ -31,7 +31,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
 app.add_typer(cache_app, name="cache")
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 errors = Console(stderr=True)
 
 OVERRIDE = re.compile(r"^[a-z_][a-z0-9_.]*=")

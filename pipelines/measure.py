@@ -20,6 +20,9 @@ from dataengine.engine.worker import Counts
 from dataengine.records import SourceVideo
 from dataengine.store import Store
 
+KNOWN = "measurements/sources"
+"""Where a dataset remembers which file is which source."""
+
 
 @dataclass(frozen=True)
 class Work:

@@ -21,7 +21,7 @@ from dataengine.engine.survey import Census, StageStanding, survey
 from dataengine.records import SourceVideo
 from dataengine.store import Store
 from pipelines.alone import alone, stoppable
-from pipelines.measure import measure_sources
+from pipelines.measure import KNOWN, measure_sources
 from pipelines.stages import compose
 
 
@@ -50,7 +50,7 @@ def plan(
     store = Store.at(output)
     pipeline = compose(settings)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sources = inputs.identify_all(inputs.find(places), inputs.KnownSources(store), pool.map)
+        sources = inputs.identify_all(inputs.find(places), inputs.KnownSources(store.child(KNOWN)), pool.map)
     measurements = Measurements(store.child("measurements"))
     stored = ledgers(measurements, pipeline.fingerprints)
     extent = look(pipeline, measurements, stored, sources.videos)
