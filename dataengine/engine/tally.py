@@ -98,8 +98,8 @@ class Tally:
     """A handle on the counts of one run; cheap to send to workers, who call it to report.
 
     The counts outlive the process that sums them: Ray starts it again, the driver's handle gives back what it last
-    read, and each worker reports again all that it did. `prices`, and the GPUs that a worker holds, are for
-    the metrics alone. Needs a connected Ray.
+    read, and each worker reports again all that it did. `prices` and `gpus` (those that one worker of a stage holds)
+    are for the metrics alone. Needs a connected Ray.
     """
 
     def __init__(self, prices: Prices | None = None, gpus: Mapping[str, float] | None = None) -> None:

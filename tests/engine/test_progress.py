@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
 
 from dataengine.config import Prices
+from dataengine.engine import progress
 from dataengine.engine.outlook import Outlook, Watch
 from dataengine.engine.progress import clock, line, money, panel, shown
 from dataengine.engine.tally import Tally
@@ -66,6 +68,29 @@ def test_a_log_ends_with_how_it_ended() -> None:
     assert re.fullmatch(
         r"progress time=\S+ elapsed_s=\d+ eta_s=0 quarantined=1 cost=0\.0100 probe=3/3 frames=9/9,quarantined:1", only
     )
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_log_gets_a_line_when_something_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "REFRESH_S", 0.01)
+    monkeypatch.setattr(progress, "LOG_EVERY_S", 0.0)
+    out = io.StringIO()
+
+    def logged(done: int) -> list[str]:
+        """The lines, once there is one with that many rows; whatever there is after a minute."""
+        patience = time.monotonic() + 60
+        while f"probe={done}/9" not in out.getvalue() and time.monotonic() < patience:
+            time.sleep(0.01)
+        time.sleep(0.2)  # many refreshes, in which nothing changes
+        return [line.split(" probe=")[1].split("/")[0] for line in out.getvalue().splitlines()]
+
+    tally = Tally()
+    with shown(tally, {"probe": 9}, PRICES, Console(file=out), {}):
+        tally("probe", Counts(done=3))
+        assert logged(3) == ["3"]
+        tally("probe", Counts(done=6))
+        assert logged(9) == ["3", "9"]
+    assert logged(9) == ["3", "9", "9"]
 
 
 @pytest.mark.usefixtures("ray_here")

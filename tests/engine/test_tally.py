@@ -64,6 +64,14 @@ def test_reports_of_all_processes_add_up() -> None:
 
 
 @pytest.mark.usefixtures("ray_here")
+def test_late_and_repeated_reports_do_no_harm() -> None:
+    tally = Tally()
+    for serial, done in ((1, 2), (3, 7), (2, 5), (3, 7)):
+        tally._actor.report.remote("worker", "faces", Report(serial, Counts(done=done)))
+    assert soon(tally, lambda counts: "faces" in counts) == {"faces": Counts(done=7)}
+
+
+@pytest.mark.usefixtures("ray_here")
 def test_a_killed_tally_comes_back_with_all_counts_and_none_twice() -> None:
     tally = Tally()
     gone, stays = Reporter.remote(tally), Reporter.remote(tally)
