@@ -64,7 +64,8 @@ class StageSettings(Settings):
 
 
 class ProbeSettings(StageSettings):
-    resources: Resources = Resources(workers=1)
+    # A video is a batch: what a kill loses stays small, and its clips go on while the next video is looked at.
+    resources: Resources = Resources(workers=1, batch=1)
     min_side_px: int = Field(64, description="smaller videos are quarantined")
 
 

@@ -44,7 +44,7 @@ def alone(store: Store) -> Iterator[None]:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM stops the block as Ctrl-C does. Enter it after `connect`: Ray sets a handler of its own when it starts."""
+    """SIGTERM stops the block as Ctrl-C does. Enter it after `connect`: Ray sets a handler of its own at its start."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Terminated

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from dataengine.audit.report import write_report
 from dataengine.config import BuildSettings, Prices
 from dataengine.engine import sources as inputs
 from dataengine.engine.measurements import Ledger, Measurements
+from dataengine.engine.outlook import cost
 from dataengine.engine.pipeline import Pipeline, Step
 from dataengine.engine.run import connect, each
 from dataengine.engine.survey import StageStanding, total
@@ -69,7 +70,7 @@ def build(
                 stages=tuple(_stage_summary(step, pipeline, measured, quarantined) for step in pipeline.steps),
                 wall_s=round(time.perf_counter() - started, 3),
                 measuring_s=round(measured.work.seconds, 3),
-                cost=round(_cost(pipeline, measured.work.counts, settings.prices), 4),
+                cost=round(cost(measured.work.counts, settings.prices, measured.work.gpus), 4),
                 inputs=tuple(place if place.startswith(REMOTE) else str(Path(place).absolute()) for place in places),
                 config=settings.model_dump(mode="json"),
             )
@@ -99,7 +100,7 @@ def bring_up_to_date(
     stored = fold(measurements, pipeline)
     reached = decide(store, pipeline, stored, groups)
     waiting = [group for group in groups if reached[group.number].waiting]
-    work = Work({}, 0.0)
+    work = Work({}, {}, 0.0)
     if waiting:
         todo = [source for group in waiting for source in reached[group.number].waiting]
         standings = total(one.stages for one in reached.values())
@@ -166,7 +167,7 @@ def _stage_summary(
         quarantined=standing.failed,
         seconds=round(did.seconds, 3),
         cpu_seconds=round(did.cpu_seconds, 3),
-        gpu_seconds=round(did.seconds * step.resources.gpus, 3),
+        gpu_seconds=round(did.seconds * measured.work.gpus.get(name, 0.0), 3),
         bytes=did.bytes,
         row_seconds=_quantiles(measured.ledgers[name]),
         errors=dict(sorted(Counter(q.error for q in quarantined if q.stage == name).items())),
@@ -178,13 +179,6 @@ def _quantiles(ledger: Ledger) -> Quantiles | None:
         return None
     p50, p90, p99, most = np.quantile(ledger.seconds, (0.5, 0.9, 0.99, 1.0)).round(4).tolist()
     return Quantiles(p50=p50, p90=p90, p99=p99, max=most)
-
-
-def _cost(pipeline: Pipeline, counts: Mapping[str, Counts], prices: Prices) -> float:
-    gpu = {step.stage.name: step.resources.gpus for step in pipeline.steps}
-    return sum(
-        (c.cpu_seconds * prices.cpu_hour + c.seconds * gpu[name] * prices.gpu_hour) / 3600 for name, c in counts.items()
-    )
 
 
 if __name__ == "__main__":

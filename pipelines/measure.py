@@ -11,7 +11,7 @@ from rich.console import Console
 
 from dataengine.config import Prices
 from dataengine.engine.measurements import Ledger, Measurements, ledgers
-from dataengine.engine.pipeline import Pipeline
+from dataengine.engine.pipeline import Pipeline, pools
 from dataengine.engine.progress import shown
 from dataengine.engine.run import each, measure
 from dataengine.engine.survey import StageStanding
@@ -29,6 +29,8 @@ class Work:
     """What a run measured."""
 
     counts: dict[str, Counts]
+    gpus: dict[str, float]
+    """GPUs that a worker of each stage holds."""
     seconds: float
     """Wall seconds."""
 
@@ -47,13 +49,13 @@ def measure_sources(
     """
     measurements = Measurements(store.child("measurements"))
     stored = fold(measurements, pipeline)
-    tally = Tally()
-    gpus = {step.stage.name: step.resources.gpus for step in pipeline.steps}
+    gpus = {step.stage.name: pool[0].resources.gpus for pool in pools(pipeline.steps) for step in pool}
+    tally = Tally(prices, gpus)
     started = time.perf_counter()
     with shown(tally, _expected(pipeline, standings), prices, console, gpus):
         measure(pipeline, sources, measurements, stored, tally, run=token_hex(8))
     seconds = time.perf_counter() - started
-    return Work(tally.snapshot(), seconds)
+    return Work(tally.snapshot(timeout_s=30), gpus, seconds)
 
 
 def fold(measurements: Measurements, pipeline: Pipeline) -> dict[str, Ledger]:

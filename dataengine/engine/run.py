@@ -61,8 +61,15 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
             # Ray warns of each actor whose arguments lie in the object store; here the driver keeps them alive.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            # A busy machine takes longer than Ray's half minute to start it.
+            os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
             with _silent_core():
-                ray.init(num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)), include_dashboard=False, **quiet)
+                ray.init(
+                    num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
+                    include_dashboard=False,
+                    _node_ip_address="127.0.0.1",  # nobody else's business
+                    **quiet,
+                )
     total = ray.cluster_resources()
     gpus = sum(head.workers * head.gpus for head in heads)
     if total.get("CPU", 0) < cpus or total.get("GPU", 0) < gpus:
@@ -113,9 +120,6 @@ def measure(
     data = ray.data.from_arrow([of_sources(group, pipeline) for group in source_batches(sources, head.batch)])
     for pool in pools(pipeline.source_steps):
         data = job(data, pool=pool)
-    data = data.map_batches(
-        partial(_cut, pipeline=pipeline), batch_format="pyarrow", batch_size=1, num_cpus=TASK_CPUS, zero_copy_batch=True
-    )
     # A source's clips come as one block: split, or one worker would get all clips of a film.
     data = data.repartition(target_num_rows_per_block=pipeline.clip_steps[0].resources.batch)
     for pool in pools(pipeline.clip_steps):
@@ -154,6 +158,9 @@ def _cause(error: RayError) -> BaseException:
 def each(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
     """`function` of every item as Ray tasks, in order, with a bounded number under way."""
     # Ray takes plain functions only. A worker or node that dies is no reason to stop.
+    if len(items) < 2:  # not worth another process
+        yield from map(function, items)
+        return
     remote = ray.remote(num_cpus=TASK_CPUS, max_retries=-1)(lambda item: function(item))
     width = 2 * (os.cpu_count() or 1)
     waiting = [remote.remote(item) for item in items[:width]]
@@ -172,13 +179,15 @@ class _Actor:
     def __init__(
         self, pipeline: Pipeline, pool: Sequence[Step], measurements: Measurements, ledgers: Any, tally: Tally, run: str
     ) -> None:
+        self.pipeline = pipeline
+        self.cuts = pool[-1] is pipeline.source_steps[-1]
         stored: Mapping[str, Ledger] = ray.get(ledgers[0])
         self.workers = [StageWorker(pipeline, step, measurements, stored, tally, Witness(run)) for step in pool]
 
     def __call__(self, table: pa.Table) -> pa.Table:
         for worker in self.workers:
             table = worker(table)
-        return table
+        return cut_table(table, self.pipeline) if self.cuts else table
 
 
 def _measure(
@@ -203,7 +212,7 @@ def _measure(
     )
 
 
-def _cut(table: pa.Table, pipeline: Pipeline) -> pa.Table:
+def cut_table(table: pa.Table, pipeline: Pipeline) -> pa.Table:
     """The clips of a source; a source that was stopped, or cannot be cut, goes on as the one row it is."""
     out = [c for item in from_table(table, pipeline) for c in ([item] if item.fate else cut(item.row, pipeline))]
     clip_reads = {kind for step in pipeline.clip_steps for kind in step.stage.reads}

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from dataengine.config import FaceSettings
 from dataengine.measure.frames import pictures
@@ -112,6 +111,8 @@ def tracks(stills: Sequence[Sequence[Look]]) -> list[list[tuple[int, int]]]:
     Still by still, each person seen so far is matched to at most one sighting such that the distances sum to the least
     (Hungarian method); a person may be missing from any still.
     """
+    from scipy.optimize import linear_sum_assignment  # half a second that processes without faces are spared
+
     people: list[list[tuple[int, int]]] = []
     for number, looks in enumerate(stills):
         last = [stills[track[-1][0]][track[-1][1]] for track in people]

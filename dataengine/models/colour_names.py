@@ -14,9 +14,7 @@ from functools import cache
 
 import cv2
 import numpy as np
-from matplotlib.colors import XKCD_COLORS, to_rgb
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 TERMS = ("black", "white", "grey", "red", "green", "yellow", "blue", "brown", "purple", "pink", "orange")
 
@@ -75,6 +73,10 @@ def lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 @cache
 def _table() -> NDArray[np.uint8]:
+    # Here, not above: every process that holds a pipeline imports this module, few of them name a colour.
+    from matplotlib.colors import XKCD_COLORS, to_rgb
+    from scipy.spatial import cKDTree
+
     names, colours = [], []
     for name, code in XKCD_COLORS.items():
         term = name.removeprefix("xkcd:").split()[-1].replace("gray", "grey")

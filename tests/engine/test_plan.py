@@ -26,8 +26,8 @@ def todo(plan: Plan) -> dict[str, float | None]:
     return {stage.stage: stage.todo for stage in plan.stages}
 
 
-def planned(standings: dict[str, StageStanding], unseen: Unseen = Unseen(), **changes) -> Plan:
-    return predict(toy.pipeline(Path()), standings, unseen, {**RATES, **changes}, cores=2, prices=PRICES)
+def planned(standings: dict[str, StageStanding], unseen: Unseen | None = None, **changes) -> Plan:
+    return predict(toy.pipeline(Path()), standings, unseen or Unseen(), {**RATES, **changes}, cores=2, prices=PRICES)
 
 
 def test_a_new_prompt_counts_the_rows_that_passed_the_gate_and_no_others() -> None:

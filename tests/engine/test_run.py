@@ -92,7 +92,7 @@ def test_each_keeps_order_and_tells_what_went_wrong() -> None:
         raise StoreError("disk full")
 
     with pytest.raises(StoreError, match="disk full"):
-        list(each(fail, [1]))
+        list(each(fail, [1, 2]))
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -11,7 +11,7 @@ import toy
 from dataengine.engine.cargo import from_table, of_sources, to_table
 from dataengine.engine.measurements import Measurements, ledgers
 from dataengine.engine.pipeline import Pipeline
-from dataengine.engine.run import _cut
+from dataengine.engine.run import cut_table
 from dataengine.engine.survey import Census, StageStanding, Standing, survey, total
 from dataengine.engine.worker import StageWorker
 from dataengine.records import Quarantined, Rejected
@@ -31,7 +31,7 @@ def measure(pipeline: Pipeline, measurements: Measurements, stages: Sequence[str
     table = of_sources(only, pipeline)
     for step in pipeline.steps:
         if step in pipeline.clip_steps[:1]:
-            table = _cut(table, pipeline)
+            table = cut_table(table, pipeline)
         if step.stage.name not in stages:
             return
         cargo = StageWorker(pipeline, step, measurements, stored)(table)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dataengine.models.transnetv2 import WINDOW, Network, TransNetV2, weights_file
+from dataengine.models.transnetv2 import WINDOW, TransNetV2, weights_file
+from dataengine.models.transnetv2_network import Network
 from dataengine.video import iter_frames
 
 
