@@ -61,8 +61,6 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
             # Ray warns of each actor whose arguments lie in the object store; here the driver keeps them alive.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            # A busy machine takes longer than Ray's half minute to start it.
-            os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
             with _silent_core():
                 ray.init(
                     num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),

@@ -65,9 +65,8 @@ def is_worn(attribute: Reference, person: Appearance) -> bool:
 def test_all_cuts_are_found_and_no_others(built, sample_video) -> None:
     measurements = Measurements(Store.at(built.out).child("measurements"))
     print_ = next(s.fingerprint for s in built.summary.stages if s.stage == "shots")
-    ids = measurements.committed("shots", print_)
     source = pairs_of_sample(built)[0].clip.source_id
-    stored = measurements.read(measurements.ids_of([source], ids), blobs=False)[source]
+    stored = measurements.records(measurements.ledger("shots", print_), [source])[source]
     scores = ShotScores.from_json(stored.record or "")
     found = shot_boundaries(scores, threshold=0.3)
     true = [*sample_video.truth.hard_cuts_s, *((d.start_s + d.end_s) / 2 for d in sample_video.truth.dissolves)]
