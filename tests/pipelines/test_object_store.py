@@ -42,7 +42,7 @@ def fixed_files(out: Store) -> dict[str, bytes]:
     return {name: out.read(name) for name in out.names() if FIXED.fullmatch(name)}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_build_through_a_failing_object_store_gives_the_same_bytes(
     bad_video_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
