@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, and a proxy in front of it that fails the way object stores do."""
+"""Real S3 and GCS servers on loopback, and a proxy in front of them that fails the way object stores do."""
 
 from __future__ import annotations
 
@@ -29,9 +29,19 @@ BREAKS = ("reset", "lost", "cut", "hang")
 """Reset before the server saw the request; after it did, its answer lost; in mid-answer; no answer at all."""
 
 
+# The emulator's own command serves one connection at a time, and Google's client keeps several.
+_GCS = """if True:
+    import http.server, sys
+    from gcp_storage_emulator import server
+    server.server.HTTPServer = http.server.ThreadingHTTPServer
+    server.create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket=sys.argv[2]).run()
+"""
+
+
 def environment(port: int) -> dict[str, str]:
-    """What a process needs to find the server at a port, by the variables that every S3 tool knows."""
+    """What a process needs to find the server at a port, by the variables that every S3 and GCS tool knows."""
     return {
+        "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}",
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
@@ -44,15 +54,28 @@ def environment(port: int) -> dict[str, str]:
 def s3_server(log: Path) -> Iterator[int]:
     """moto's S3 server as a process of its own, with an empty bucket; gives its port."""
     port = _free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _server(["-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port, log):
+        _request(port, "PUT", f"/{BUCKET}")
+        yield port
+
+
+@contextmanager
+def gcs_server(log: Path) -> Iterator[int]:
+    """A GCS emulator as a process of its own, with an empty bucket; gives its port."""
+    port = _free_port()
+    with _server(["-c", _GCS, str(port), BUCKET], port, log):
+        yield port
+
+
+@contextmanager
+def _server(arguments: list[str], port: int, log: Path) -> Iterator[None]:
     with log.open("wb") as stream:
-        server = subprocess.Popen(command, stdout=stream, stderr=stream)
+        server = subprocess.Popen([sys.executable, *arguments], stdout=stream, stderr=stream)
         try:
             _wait_for(port, server, log)
-            _request(port, "PUT", f"/{BUCKET}")
-            yield port
+            yield
         finally:
-            server.terminate()
+            server.kill()
             server.wait()
 
 
@@ -194,7 +217,7 @@ def _wait_for(port: int, server: subprocess.Popen, log: Path) -> None:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise RuntimeError(f"the S3 server did not start: {log.read_text()}")
+    raise RuntimeError(f"the server did not start: {log.read_text()}")
 
 
 def _request(port: int, method: str, path: str) -> None:

@@ -16,7 +16,7 @@ ATTEMPTS = 4
 PAUSE_S = 1.0
 """Seconds before the second attempt; each later pause is twice as long."""
 
-_PASSING_ERRNOS = frozenset({errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EPIPE})
+_PASSING_ERRNOS = frozenset({errno.EAGAIN, errno.EINTR, errno.ESTALE})
 _PASSING = re.compile(
     # S3, by the names pyarrow gives. NO_SUCH_UPLOAD: an upload was finished but the answer got lost; send it again.
     r"AWS Error (NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|THROTTLING|REQUEST_TIMEOUT"
@@ -74,9 +74,9 @@ def is_transient(error: OSError) -> bool:
     """Whether the same operation may work a little later."""
     if isinstance(error, StoreError):
         return error.transient
-    if error.errno is not None:
-        return error.errno in _PASSING_ERRNOS or isinstance(error, ConnectionError | TimeoutError)
-    return bool(_PASSING.search(str(error)))
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    return error.errno in _PASSING_ERRNOS if error.errno is not None else bool(_PASSING.search(str(error)))
 
 
 def spool_full(error: OSError, uri: str) -> StoreError:
@@ -101,7 +101,7 @@ def _advice(error: OSError, verb: str, transient: bool) -> str:
     if error.errno in (errno.EACCES, errno.EPERM) or _DENIED.search(text):
         may = "write there" if writing else "read it"
         return f"Check that this user, with these credentials, may {may}{other}, {_RESUME}."
-    if _NO_BUCKET.search(text):
+    if _NO_BUCKET.search(text) or (writing and error.errno == errno.ENOENT):
         return f"Check the bucket's name, or make the bucket{other}."
     if error.errno == errno.ENOENT:
         return "Check that it exists."

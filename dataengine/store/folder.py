@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from pyarrow import fs
 
 from dataengine.store.errors import StoreError, explained, persistent, spool_full
 from dataengine.store.filesystems import REMOTE, filesystem_of
-from dataengine.store.streams import open_remote
+from dataengine.store.streams import RemoteFile
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ def open_source(uri: str) -> Iterator[Path | BinaryIO]:
         yield Path(uri)
         return
     filesystem, path = filesystem_of(uri)
-    with open_remote(uri, lambda: filesystem.open_input_file(path)) as stream:
+    with RemoteFile(uri, lambda: filesystem.open_input_file(path)) as stream:
         yield cast(BinaryIO, stream)
 
 
@@ -100,7 +100,7 @@ class Store:
         target = self.path(name)
         if self.is_local:
             return self._try(lambda: self._opened[0].open_input_file(target), name, "read")
-        return open_remote(f"{self.uri}/{name}", lambda: self._opened[0].open_input_file(target))
+        return RemoteFile(f"{self.uri}/{name}", lambda: self._opened[0].open_input_file(target))
 
     def read(self, name: str) -> bytes:
         with self.open_input(name) as stream:
@@ -135,10 +135,9 @@ class Store:
         """Remove a folder and all that is in it; no error when it is already gone."""
 
         def work() -> None:
-            try:
-                self._opened[0].delete_dir(self.path(name))
-            except FileNotFoundError:
-                return
+            if self._opened[0].get_file_info(self.path(name)).type == fs.FileType.Directory:
+                with suppress(FileNotFoundError):
+                    self._opened[0].delete_dir(self.path(name))
 
         self._try(work, name, "deleted")
 

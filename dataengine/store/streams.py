@@ -23,16 +23,18 @@ KEPT = 3
 class RemoteFile(io.RawIOBase):
     """A read-only file over ranged reads. Holds `KEPT` pieces of at most `MOST` bytes.
 
-    `name` is the URI, as error messages show it. Reading raises `StoreError` when the store does not answer.
+    `name` is the URI, as error messages show it; `open_file` gives pyarrow's file, and is called again when the store
+    broke it. Opening and reading raise `StoreError`: no such object, or the store does not answer.
     """
 
-    def __init__(self, name: str, opened: Any) -> None:
+    def __init__(self, name: str, open_file: Callable[[], Any]) -> None:
         super().__init__()
         self.name = name
-        self._opened = opened
-        self._size: int = opened.size()
-        self._position = 0
+        self._open_file = open_file
+        self._opened: Any = None
         self._pieces: OrderedDict[int, bytes] = OrderedDict()  # by offset, least recently used first
+        self._size: int = persistent(lambda: self._file().size(), name, "read")
+        self._position = 0
         self._next = 0
         """Where a fetch would continue the last one."""
         self._length = FIRST
@@ -73,7 +75,7 @@ class RemoteFile(io.RawIOBase):
         return self._fetch(offset, min(size, self._size - offset))
 
     def close(self) -> None:
-        if not self.closed:
+        if not self.closed and self._opened is not None:
             self._pieces.clear()
             self._opened.close()
         super().close()
@@ -94,14 +96,17 @@ class RemoteFile(io.RawIOBase):
 
     def _fetch(self, offset: int, size: int) -> bytes:
         def work() -> bytes:
-            data = self._opened.read_at(size, offset)
+            data = self._file().read_at(size, offset)
             if len(data) < size:
                 raise ConnectionError(f"only {len(data)} of {size} bytes came")
             return data
 
         return persistent(work, self.name, "read")
 
-
-def open_remote(name: str, open_file: Callable[[], Any]) -> RemoteFile:
-    """The file that `open_file` opens. Raises `StoreError` when it cannot be opened."""
-    return RemoteFile(name, persistent(open_file, name, "read"))
+    def _file(self) -> Any:
+        # Google's client keeps a connection open per file, and closes the file when that breaks.
+        if self._opened is None or self._opened.closed:
+            self._opened = self._open_file()
+            if self._opened.closed:
+                raise ConnectionError("the connection broke while it was opened")
+        return self._opened

@@ -197,12 +197,12 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
 
 def test_of_many_at_once_one_gets_it_on_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_locked", lambda handle, folder: False)
-    monkeypatch.setattr(lease, "SETTLE_S", 0.5)
+    monkeypatch.setattr(lease, "SETTLE_S", 1.0)
     assert [winners(Store.at(tmp_path), 4) for _ in range(3)] == [1] * 3
 
 
 def test_on_an_object_store(s3_port: int, monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
-    monkeypatch.setattr(lease, "SETTLE_S", 1.0)
+    monkeypatch.setattr(lease, "SETTLE_S", 3.0)
     monkeypatch.setattr(lease, "EXPIRES_S", 0.5)
     monkeypatch.setattr(filesystems, "CLIENT_ATTEMPTS", 1)
     monkeypatch.setattr(errors, "PAUSE_S", 0.001)
