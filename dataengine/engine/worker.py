@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from queue import Empty, Queue
-from typing import TypeVar, cast
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -65,6 +65,48 @@ class Counts:
         return Counts(*(getattr(self, f) + getattr(other, f) for f in self.__dataclass_fields__))
 
 
+_Result = SimpleQueue[tuple[Any, BaseException | None]]
+_Calls = SimpleQueue[tuple[Callable[[], Any], _Result] | None]
+
+
+class StageThread:
+    """The one thread that a stage's work runs in, so that waiting for it can end: nothing else stops native code.
+
+    It stays the same from batch to batch: memory that one thread freed is not always another's to use, and processes
+    grew by hundreds of megabytes. After a timeout it is left to itself, and the next call starts another; it is a
+    daemon, so that the process can still end.
+    """
+
+    def __init__(self) -> None:
+        self._calls: _Calls | None = None
+
+    def run(self, function: Callable[[], T], limit_s: float) -> T:
+        """The function's result. Raises what it raises, or `RowTimeout` after that many seconds."""
+        if self._calls is None:
+            self._calls = SimpleQueue()
+            threading.Thread(target=self._work, args=(self._calls,), daemon=True, name="stage").start()
+        results: _Result = SimpleQueue()
+        self._calls.put((function, results))
+        try:
+            result, error = results.get(timeout=limit_s)
+        except Empty:
+            self._calls.put(None)  # should it ever come back
+            self._calls = None
+            raise _timeout(limit_s) from None
+        if error is not None:
+            raise error
+        return result
+
+    @staticmethod
+    def _work(calls: _Calls) -> None:
+        while (call := calls.get()) is not None:
+            function, results = call
+            try:
+                results.put((function(), None))
+            except BaseException as error:
+                results.put((None, error))
+
+
 @dataclass
 class StageWorker:
     """Runs one step of a pipeline on tables of rows; the same object serves Ray and a plain test.
@@ -80,6 +122,7 @@ class StageWorker:
     report: Callable[[str, Counts], None] = lambda stage, counts: None
     witness: Witness | None = None
     _ready: bool = field(default=False, init=False)
+    _thread: StageThread = field(default_factory=StageThread, init=False)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         cargo, gated = self._gate(from_table(table, self.pipeline))
@@ -184,14 +227,14 @@ class StageWorker:
         """The stage's own work, bounded in time. Raises what the stage raises, or `RowTimeout`."""
         for attempt in range(1, ATTEMPTS):
             try:
-                return bounded(partial(self.step.stage.process, rows), self._limit_s(len(rows)))
+                return self._thread.run(partial(self.step.stage.process, rows), self._limit_s(len(rows)))
             except Exception as error:
                 if not may_pass(error):
                     raise
                 log.warning("%s: rows %s: %s; attempt %d of %d", self.step.stage.name, ", ".join(_ids(rows)), error,
                             attempt, ATTEMPTS)  # fmt: skip
                 time.sleep(PAUSE_S * 2 ** (attempt - 1))
-        return bounded(partial(self.step.stage.process, rows), self._limit_s(len(rows)))
+        return self._thread.run(partial(self.step.stage.process, rows), self._limit_s(len(rows)))
 
     def _limit_s(self, rows: int) -> float:
         return self.step.resources.row_timeout_s * rows
@@ -243,30 +286,6 @@ def may_pass(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def bounded(function: Callable[[], T], limit_s: float) -> T:
-    """The function's result, or `RowTimeout` after that many seconds.
-
-    It runs in a thread of its own, the only way to stop waiting for native code. After a timeout the thread is left to
-    itself; it is a daemon, so that the process can still end.
-    """
-    results: Queue[tuple[T | None, BaseException | None]] = Queue()
-
-    def work() -> None:
-        try:
-            results.put((function(), None))
-        except BaseException as error:
-            results.put((None, error))
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        result, error = results.get(timeout=limit_s)
-    except Empty:
-        raise _timeout(limit_s) from None
-    if error is not None:
-        raise error
-    return cast(T, result)
 
 
 def _timeout(limit_s: float) -> RowTimeout:
