@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from dataengine.engine.survey import StageStanding, total
 from dataengine.engine.worker import Counts
 from dataengine.records import Quantiles, Quarantined, RunSummary, SourceVideo, StageSummary
 from dataengine.shards.card import RUN, card
+from dataengine.shards.index import INDEX
 from dataengine.store import REMOTE, Store
 from pipelines.alone import alone, stoppable
 from pipelines.decide import KEPT, QUARANTINED, Verdicts, decide, grouped
@@ -55,6 +57,7 @@ def build(
     with alone(store):
         connect(address, pipeline.steps)
         with stoppable():
+            before = _digests(store)
             sources = inputs.identify_all(found, inputs.KnownSources(store.child(KNOWN)), each)
             console.print(_welcome(sources), highlight=False)
             measured = bring_up_to_date(store, pipeline, sources.videos, settings.prices, console)
@@ -75,10 +78,21 @@ def build(
                 config=settings.model_dump(mode="json"),
             )
             store.write(RUN, summary.model_dump_json(indent=1).encode())
-            store.write("README.md", card(store).encode())
-            write_report(store)
-            contact_sheet(store)
+            # The report looks at every sample: at a large dataset that is most of a restart that changes nothing.
+            if _digests(store) != before or not store.exists("report.html"):
+                store.write("README.md", card(store).encode())
+                contact_sheet(store)
+                write_report(store)
     return summary
+
+
+def _digests(store: Store) -> dict[str, str]:
+    """What the tables of a dataset hold, and so, by the index's hashes, what its shards hold."""
+    return {
+        name: hashlib.sha256(store.read(name)).hexdigest()
+        for name in (INDEX, "clips.parquet", "quarantine.parquet")
+        if store.exists(name)
+    }
 
 
 @dataclass(frozen=True)

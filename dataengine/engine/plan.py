@@ -126,21 +126,29 @@ def predict(
 
 
 def _expected(pipeline: Pipeline, standings: Mapping[str, StageStanding], unseen: Unseen) -> dict[str, float | None]:
-    """Rows each stage will measure: those that wait for it, and the share of those further back that gates let in."""
+    """Rows each stage will measure: those that wait for it, and of those further back the share that gates let in.
+
+    A gate is taken to let in the share of rows that it let in so far.
+    """
     todo: dict[str, float | None] = {}
     coming = 0.0
     for step in pipeline.source_steps:
         coming += standings[step.stage.name].waiting
         todo[step.stage.name] = coming
-    before = StageStanding()
     clips = unseen.clips
-    coming = clips or 0.0
+    share = share_behind = 1.0
+    waited = False
+    before = StageStanding()
     for number, step in enumerate(pipeline.clip_steps):
         here = standings[step.stage.name]
         entered = here.stored + here.failed + here.waiting
         refused = max(0, here.spared - before.spared - before.failed) if number else 0
-        coming = coming * (entered / (entered + refused) if entered + refused else 1.0) + here.waiting
-        todo[step.stage.name] = None if clips is None else coming
+        admitted = entered / (entered + refused) if entered + refused else 1.0
+        share *= admitted
+        share_behind *= admitted if waited else 1.0
+        known = here.waiting + max(0, here.behind - unseen.sources) * share_behind
+        todo[step.stage.name] = None if clips is None else known + clips * share
+        waited = waited or here.waiting > 0
         before = here
     return todo
 

@@ -27,11 +27,13 @@ ROWS = 256
 class Standing:
     """A row as far as stored results carry it.
 
-    It is complete (`stage` is None), stopped by `cargo.fate` at `stage`, or waits for `stage` to measure it.
+    It is complete (`stage` is None), stopped by `cargo.fate` at `stage`, or waits for `stage` to measure it; `ahead`
+    are the stages behind that one whose results are there all the same.
     """
 
     cargo: Cargo
     stage: str | None = None
+    ahead: frozenset[str] = frozenset()
 
     @property
     def waits(self) -> bool:
@@ -48,7 +50,7 @@ class StageStanding:
     """Rows that were stopped before the stage or by its gate."""
     waiting: int = 0
     behind: int = 0
-    """Rows that wait for an earlier stage: unmeasured sources count once, not as their clips."""
+    """Rows that lack this stage's result and an earlier one's: unmeasured sources count once, not as their clips."""
 
     def __add__(self, other: StageStanding) -> StageStanding:
         return StageStanding(*(getattr(self, f) + getattr(other, f) for f in self.__dataclass_fields__))
@@ -104,7 +106,8 @@ class Census:
                 counted.stored += 1
             elif fate is None:
                 counted.waiting += number == at
-                counted.behind += number > at
+                counted.stored += number > at and order[number] in standing.ahead
+                counted.behind += number > at and order[number] not in standing.ahead
             elif number == at and isinstance(fate, Quarantined) and fate.stage == order[number]:
                 counted.failed += 1
             else:
@@ -137,13 +140,16 @@ def _advance(
 ) -> list[Standing]:
     name = step.stage.name
     entered = [_through_gate(standing, step) for standing in standings]
-    ids = [standing.cargo.row.id for standing in entered if standing.stage is None]
+    ids = [standing.cargo.row.id for standing in entered if standing.cargo.fate is None]
     places = dict(zip(ids, ledger.find(ids).tolist(), strict=True))
-    read = [i for i, place in places.items() if place >= 0 and (wanted or ledger.failed[place])]
+    complete = [standing.cargo.row.id for standing in entered if standing.stage is None]
+    read = [i for i in complete if places[i] >= 0 and (wanted or ledger.failed[places[i]])]
     results = {i: stored.result(step.stage.writes) for i, stored in measurements.records(ledger, read).items()}
 
     def arrived(standing: Standing) -> Standing:
         row = standing.cargo.row
+        if standing.waits and places[row.id] >= 0:
+            return replace(standing, ahead=standing.ahead | {name})
         if standing.stage is not None:
             return standing
         if places[row.id] < 0:

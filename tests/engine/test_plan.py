@@ -36,10 +36,10 @@ def test_a_new_prompt_counts_the_rows_that_passed_the_gate_and_no_others() -> No
             "length": StageStanding(stored=4),
             "thumb": StageStanding(stored=10),
             "size": StageStanding(waiting=6, spared=4),
-            "count": StageStanding(behind=6, spared=4),
+            "count": StageStanding(behind=4, stored=2, spared=4),
         }
     )
-    assert todo(plan) == {"length": 0, "thumb": 0, "size": 6, "count": 6}
+    assert todo(plan) == {"length": 0, "thumb": 0, "size": 6, "count": 4}
     assert [s.exact for s in plan.stages] == [True, True, True, False]
     assert plan.wall_s == pytest.approx(18), "the slowest pool: six rows of three seconds"
 

@@ -73,6 +73,16 @@ def test_half_done_rows_wait_for_their_next_stage(measurements: Measurements, jo
     assert counted["count"] == StageStanding(spared=2, behind=5)
 
 
+def test_results_behind_a_missing_one_are_seen(measurements: Measurements, journal: Path) -> None:
+    """Here `count` does not look at what is missing, as `encode` does not look at masks."""
+    pipeline = toy.pipeline(journal)
+    measure(pipeline, measurements, ["length", "thumb", "size", "count"], SOURCES[:1])
+    measurements.void("size", pipeline.fingerprints["size"], [toy.cut_at(SOURCES[0], 1).clip_id])
+    found = standings(pipeline, measurements)
+    assert [(s.stage, s.ahead) for s in found[:3]] == [(None, frozenset()), ("size", {"count"}), (None, frozenset())]
+    assert census(pipeline, found)["count"] == StageStanding(stored=3, behind=2)
+
+
 def test_complete_rows_carry_what_the_decision_reads(measurements: Measurements, journal: Path) -> None:
     pipeline = toy.pipeline(journal)
     measure(pipeline, measurements, ["length", "thumb", "size", "count"])
