@@ -119,15 +119,15 @@ class Ledger:
         seen: set[str] = set()
         for path in root.glob("*/*/part-*.parquet"):
             name = path.relative_to(root).as_posix()
-            seen.add(name)
             known = self.parts.get(name)
-            if known is None:
-                self.parts[name] = Part.at(path)
-                continue
-            status = path.stat()
-            if (status.st_ino, status.st_mtime_ns, status.st_size) != (known.inode, known.mtime_ns, known.size):
-                self.rewritten[name] = known
-                self.parts[name] = Part.at(path)
+            with contextlib.suppress(FileNotFoundError):  # gone since it was listed: as if it had not been
+                status = path.stat()
+                if known is None:
+                    self.parts[name] = Part.at(path)
+                elif (status.st_ino, status.st_mtime_ns, status.st_size) != (known.inode, known.mtime_ns, known.size):
+                    self.rewritten[name] = known
+                    self.parts[name] = Part.at(path)
+                seen.add(name)
         self.rewritten |= {name: part for name, part in self.parts.items() if name not in seen}
         return len(self.parts) - before
 
@@ -221,10 +221,14 @@ def title(process: psutil.Process) -> str:
 
 @dataclass
 class LocalCluster:
-    """A head without cores and `size` nodes with `cpus` each, on loopback, beside any other Ray of the machine."""
+    """A head and `size` nodes with `cpus` each, on loopback, beside any other Ray of the machine."""
 
     size: int
     cpus: int
+    head_cpus: int = 0
+    dashboard_port: int | None = None
+    """Where jobs can be submitted; None: without Ray's dashboard."""
+    env: Mapping[str, str] = field(default_factory=environment)
     _folder: Path = field(init=False)
     _port: int = field(init=False)
     _head: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -247,6 +251,14 @@ class LocalCluster:
     def address(self) -> str:
         return f"{self._ip(0)}:{self._port}"
 
+    @property
+    def dashboard(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    def working_dirs(self) -> list[Path]:
+        """What the nodes unpacked of the jobs' working directories."""
+        return list(self._folder.glob("session_*/runtime_resources/working_dir_files/*"))
+
     def _ip(self, number: int) -> str:
         """Every node has its own address on loopback. Not 127.0.0.1: Ray replaces it by the machine's outer address."""
         return f"127.0.0.{2 + number % 250}"
@@ -261,15 +273,15 @@ class LocalCluster:
             # Not in pytest's folder: the paths of Ray's sockets below it may be 107 bytes long at most.
             self._folder = Path(tempfile.mkdtemp(prefix="ray-chaos-"))
             self._launched = 0
-            self._port, client, dashboard = free_ports(3)
+            self._port, client, unused = free_ports(3)
             self._head = self._launch(
                 "--head",
                 f"--port={self._port}",
                 f"--ray-client-server-port={client}",
-                f"--dashboard-port={dashboard}",
-                "--include-dashboard=false",
+                f"--dashboard-port={self.dashboard_port or unused}",
+                f"--include-dashboard={self.dashboard_port is not None}",
                 f"--temp-dir={self._folder}",
-                cpus=0,
+                cpus=self.head_cpus,
             )
             # A node that comes while the head is still starting waits for it in vain.
             while self._head.poll() is None:
@@ -302,7 +314,7 @@ class LocalCluster:
         ]
         with (self._folder / "nodes.log").open("ab") as log:
             return subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment(), start_new_session=True
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.env, start_new_session=True
             )
 
     def busy(self) -> dict[psutil.Process, list[psutil.Process]]:
