@@ -13,14 +13,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
-import os
 import random
-import re
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,15 +27,14 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import psutil
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from dataengine.video import encode_clip, iter_frames
 from dataengine.world.bad_videos import make_bad_videos
+from judge import Ledger, compare
+from local_cluster import ROOT, TICK_S, LocalCluster, environment, kill_tree, title
 
-ROOT = Path(__file__).parents[2]
-TICK_S = 0.05
 DONE = (0, 3)
 """Exit codes of a build that came to its end."""
 
@@ -55,12 +49,6 @@ SETTINGS = (
     "decide.pairs.val_share=0",
 )
 """Many small parts and several shards, so that there is much to hit."""
-
-TOKEN = secrets.token_hex(32)
-"""Ray's own password, so that nobody else's Ray or browser talks to the cluster."""
-
-RAY_HELPERS = re.compile(r"IDLE|Agent|_StatsActor|AutoscalingCoordinator|ActorLocationTracker|\.__init__$")
-"""Titles of `ray::` processes that are at no row of ours: waiting, Ray's own, or still loading their code."""
 
 
 class ChaosError(AssertionError):
@@ -85,280 +73,6 @@ def make_corpus(folder: Path, sources: int) -> None:
         shutil.copyfile(folder / "video 0.mp4", folder / "zz copy.mp4")
         for name in ("truncated.mp4", "empty.mp4", "text.mp4", "audio only.mp4"):
             shutil.copyfile(made[name], folder / name)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A committed file of measurements as it was first seen."""
-
-    inode: int
-    mtime_ns: int
-    size: int
-    ids: tuple[str, ...]
-
-    @classmethod
-    def at(cls, path: Path) -> Part:
-        status = path.stat()
-        ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
-        return cls(status.st_ino, status.st_mtime_ns, status.st_size, tuple(ids))
-
-
-@dataclass
-class Ledger:
-    """Every part that was ever seen in `OUT/measurements`, by its path below that folder."""
-
-    out: Path
-    parts: dict[str, Part] = field(default_factory=dict)
-    rewritten: dict[str, Part] = field(default_factory=dict)
-    """Parts that were replaced or vanished after they had been committed."""
-
-    def observe(self) -> int:
-        """Look at the folder, and give the number of new parts."""
-        before = len(self.parts)
-        root = self.out / "measurements"
-        seen: set[str] = set()
-        for path in root.glob("*/*/part-*.parquet"):
-            name = path.relative_to(root).as_posix()
-            known = self.parts.get(name)
-            with contextlib.suppress(FileNotFoundError):  # gone since it was listed: as if it had not been
-                status = path.stat()
-                if known is None:
-                    self.parts[name] = Part.at(path)
-                elif (status.st_ino, status.st_mtime_ns, status.st_size) != (known.inode, known.mtime_ns, known.size):
-                    self.rewritten[name] = known
-                    self.parts[name] = Part.at(path)
-                seen.add(name)
-        self.rewritten |= {name: part for name, part in self.parts.items() if name not in seen}
-        return len(self.parts) - before
-
-    def ids(self) -> dict[str, Counter[str]]:
-        """How often each stage and fingerprint (`stage/fingerprint`) has each id."""
-        found: dict[str, Counter[str]] = {}
-        for name, part in self.parts.items():
-            found.setdefault(name.rsplit("/", 1)[0], Counter()).update(part.ids)
-        return found
-
-    def rows(self) -> int:
-        return sum(len(part.ids) for part in self.parts.values())
-
-    def recomputed(self) -> int:
-        """Rows that were measured although they had been committed: in a rewritten part, or again in another one."""
-        doubled = sum(sum(ids.values()) - len(ids) for ids in self.ids().values())
-        return doubled + sum(len(part.ids) for part in self.rewritten.values())
-
-
-def fixed_files(out: Path) -> dict[str, str]:
-    """Name to SHA-256 of everything that the same input and settings must give to the byte."""
-    paths = [*out.glob("shards/*"), *(out / f"{name}.parquet" for name in ("index", "quarantine", "clips"))]
-    return {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)}
-
-
-def compare(reference: Ledger, ledger: Ledger) -> list[str]:
-    """What is wrong with a finished build, a finding a line; none when it is as good as the undisturbed one."""
-    wanted, got = fixed_files(reference.out), fixed_files(ledger.out)
-    findings = [f"{name}: missing" for name in sorted(wanted.keys() - got.keys())]
-    findings += [f"{name}: not in the reference" for name in sorted(got.keys() - wanted.keys())]
-    findings += [f"{name}: other bytes" for name in sorted(wanted.keys() & got.keys()) if wanted[name] != got[name]]
-    findings += [f"{path.relative_to(ledger.out)}: temporary file left" for path in ledger.out.rglob(".tmp-*")]
-    findings += [f"{name}: rewritten, {len(part.ids)} rows" for name, part in sorted(ledger.rewritten.items())]
-    stored = ledger.ids()
-    for stage, ids in sorted(reference.ids().items()):
-        found = stored.get(stage, Counter())
-        doubled = sorted(i for i, count in found.items() if count > 1)
-        findings += [f"{stage}: {len(doubled)} ids stored twice: {doubled[0]} …"] if doubled else []
-        findings += [f"{stage}: {len(ids.keys() - found.keys())} ids missing"] if ids.keys() - found.keys() else []
-        findings += [f"{stage}: {len(found.keys() - ids.keys())} unknown ids"] if found.keys() - ids.keys() else []
-    findings += [f"{stage}: not in the reference" for stage in sorted(stored.keys() - reference.ids().keys())]
-    return findings
-
-
-# -- what is killed ----------------------------------------------------------------------------------------------------
-
-
-def environment() -> dict[str, str]:
-    """This checkout's code, a Ray of our own, and a dead node that is noticed in seconds instead of half a minute."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {
-        "PYTHONPATH": str(ROOT),
-        "RAY_health_check_period_ms": "500",
-        "RAY_health_check_failure_threshold": "4",
-        "RAY_enable_worker_prestart": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": TOKEN,
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    }
-
-
-def kill_tree(top: psutil.Process) -> list[psutil.Process]:
-    """SIGKILL a process and all below it, the top first so that it cannot clean up; returns what was killed."""
-    try:
-        family = [top, *top.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-    for process in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(family, timeout=20)
-    return family
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def title(process: psutil.Process) -> str:
-    """What a Ray worker says it is doing (`ray::Actor.method`); empty for one that is gone."""
-    try:
-        return (process.cmdline() or [""])[0]
-    except psutil.Error:
-        return ""
-
-
-@dataclass
-class LocalCluster:
-    """A head and `size` nodes with `cpus` each, on loopback, beside any other Ray of the machine."""
-
-    size: int
-    cpus: int
-    head_cpus: int = 0
-    dashboard_port: int | None = None
-    """Where jobs can be submitted; None: without Ray's dashboard."""
-    env: Mapping[str, str] = field(default_factory=environment)
-    _folder: Path = field(init=False)
-    _port: int = field(init=False)
-    _head: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    _nodes: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
-    _launched: int = field(default=0, init=False)
-    _seen: set[psutil.Process] = field(default_factory=set, init=False)
-
-    def __enter__(self) -> LocalCluster:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    @property
-    def address(self) -> str:
-        return f"{self._ip(0)}:{self._port}"
-
-    @property
-    def dashboard(self) -> str:
-        return f"http://127.0.0.1:{self.dashboard_port}"
-
-    def working_dirs(self) -> list[Path]:
-        """What the nodes unpacked of the jobs' working directories."""
-        return list(self._folder.glob("session_*/runtime_resources/working_dir_files/*"))
-
-    def _ip(self, number: int) -> str:
-        """Every node has its own address on loopback. Not 127.0.0.1: Ray replaces it by the machine's outer address."""
-        return f"127.0.0.{2 + number % 250}"
-
-    def _log(self) -> str:
-        return (self._folder / "nodes.log").read_text(errors="replace")
-
-    def start(self) -> None:
-        """Start the head, and the nodes, which join some seconds later. Raises `ChaosError`."""
-        # Ray gives a head 30 s to start, which a machine with other work cannot always keep.
-        for _ in range(3):
-            # Not in pytest's folder: the paths of Ray's sockets below it may be 107 bytes long at most.
-            self._folder = Path(tempfile.mkdtemp(prefix="ray-chaos-"))
-            self._launched = 0
-            self._port, client, unused = free_ports(3)
-            self._head = self._launch(
-                "--head",
-                f"--port={self._port}",
-                f"--ray-client-server-port={client}",
-                f"--dashboard-port={self.dashboard_port or unused}",
-                f"--include-dashboard={self.dashboard_port is not None}",
-                f"--temp-dir={self._folder}",
-                cpus=self.head_cpus,
-            )
-            # A node that comes while the head is still starting waits for it in vain.
-            while self._head.poll() is None:
-                if "Ray runtime started" in self._log():
-                    self.tend()
-                    return
-                time.sleep(TICK_S)
-            log = self._log()
-            self.stop()
-        raise ChaosError(f"the cluster did not start\n{log[-3000:]}")
-
-    def tend(self) -> None:
-        """Replace nodes that are gone, killed or not: `size` are running or joining."""
-        self._nodes = [node for node in self._nodes if node.poll() is None]
-        while len(self._nodes) < self.size:
-            self._nodes.append(self._launch(f"--address={self.address}", cpus=self.cpus))
-
-    def _launch(self, *arguments: str, cpus: int) -> subprocess.Popen[bytes]:
-        self._launched += 1
-        agent, agent_grpc, environments, metrics = free_ports(4)
-        command = [
-            sys.executable,
-            *("-m", "ray.scripts.scripts", "start", "--block", "--log-color=false", "--disable-usage-stats"),
-            *(f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=200000000", "--include-log-monitor=false"),
-            f"--node-ip-address={self._ip(self._launched - 1)}",
-            *("--min-worker-port=0", "--max-worker-port=0"),
-            *(f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}"),
-            *(f"--runtime-env-agent-port={environments}", f"--metrics-export-port={metrics}"),
-            *arguments,
-        ]
-        with (self._folder / "nodes.log").open("ab") as log:
-            return subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.env, start_new_session=True
-            )
-
-    def busy(self) -> dict[psutil.Process, list[psutil.Process]]:
-        """By node, its worker processes that are at work for the build."""
-        found: dict[psutil.Process, list[psutil.Process]] = {}
-        for node in self._nodes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                top = psutil.Process(node.pid)
-                family = top.children(recursive=True)
-                self._seen.update(family)
-                titles = ((process, title(process)) for process in family)
-                working = [p for p, says in titles if says.startswith("ray::") and not RAY_HELPERS.search(says)]
-                if working:
-                    found[top] = working
-        return found
-
-    def kill_node(self, node: psutil.Process) -> None:
-        """A power cut of one node; a fresh one takes its place."""
-        kill_tree(node)
-        self.tend()
-
-    def stop(self) -> None:
-        """SIGKILL to all that was started here, and no file left."""
-        for process in [*self._nodes, *([self._head] if self._head else [])]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self._seen.update(kill_tree(psutil.Process(process.pid)))
-            process.wait()
-        # Workers whose raylet died first have another parent by now; they end by themselves, but not at once.
-        for process in self._seen:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.is_running():
-                    process.kill()
-        self._nodes, self._head = [], None
-        self._seen.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def report(self) -> str:
-        """What runs on the nodes, a line a process."""
-        lines = [
-            f"  node {node.pid}: {process.pid} {title(process)} cpu {sum(process.cpu_times()[:2]):.1f} s"
-            for node, working in self.busy().items()
-            for process in working
-        ]
-        return "\n".join(lines) or "  no worker was at work"
 
 
 # -- the campaign ------------------------------------------------------------------------------------------------------
@@ -572,7 +286,7 @@ class Round:
 
     def _strike(self, plan: Plan, driver: Driver) -> bool:
         """Kill; false when there was nothing to hit yet."""
-        victim = ""
+        after_s = time.monotonic() - self.began
         if plan.target == "driver":
             victim = f"pid {driver.process.pid}"
             driver.kill()
@@ -603,7 +317,7 @@ class Round:
                 round=self.number,
                 plan=plan,
                 victim=victim,
-                after_s=time.monotonic() - self.began,
+                after_s=after_s,
                 parts=len(self.ledger.parts),
                 rows=self.ledger.rows(),
                 open_rows=self._open_rows(),

@@ -18,7 +18,8 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from typer.testing import CliRunner
 
 from dataengine.records import RunSummary
-from harness import LocalCluster, environment, fixed_files, free_ports
+from judge import fixed_files
+from local_cluster import LocalCluster, environment, free_ports
 from pipelines.cli import Exit, app
 
 ROOT = Path(__file__).parents[2]
