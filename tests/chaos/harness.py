@@ -264,6 +264,7 @@ class Round:
 
     def _again(self, log: Path) -> Driver:
         self.measured_at = None
+        self.cluster.gather()  # a build refuses a cluster that is too small for its stages
         self.moved = time.monotonic()
         return Driver(self.videos, self.ledger.out, log, self.settings, self.cluster.address)
 

@@ -77,6 +77,21 @@ def title(process: psutil.Process) -> str:
         return ""
 
 
+@dataclass(frozen=True)
+class Node:
+    """A `ray start` that stays in the foreground, with all of the node's processes below it."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def words(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def runs(self) -> bool:
+        """It has joined the cluster, which takes some seconds."""
+        return self.process.poll() is None and "Ray runtime started" in self.words()
+
+
 @dataclass
 class LocalCluster:
     """A head and `size` nodes with `cpus` each, on loopback, beside any other Ray of the machine."""
@@ -89,8 +104,8 @@ class LocalCluster:
     env: Mapping[str, str] = field(default_factory=environment)
     _folder: Path = field(init=False)
     _port: int = field(init=False)
-    _head: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    _nodes: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
+    _head: Node | None = field(default=None, init=False)
+    _nodes: list[Node] = field(default_factory=list, init=False)
     _launched: int = field(default=0, init=False)
     _seen: set[psutil.Process] = field(default_factory=set, init=False)
 
@@ -121,11 +136,8 @@ class LocalCluster:
         """Every node has its own address on loopback. Not 127.0.0.1: Ray replaces it by the machine's outer address."""
         return f"127.0.0.{2 + number % 250}"
 
-    def _log(self) -> str:
-        return (self._folder / "nodes.log").read_text(errors="replace")
-
     def start(self) -> None:
-        """Start the head, and the nodes, which join some seconds later. Raises `ClusterError`."""
+        """Start the head and then the nodes, and wait until all have joined. Raises `ClusterError`."""
         # Ray gives a head 30 s to start, which a machine with other work cannot always keep.
         for _ in range(3):
             # Not in pytest's folder: the paths of Ray's sockets below it may be 107 bytes long at most.
@@ -142,22 +154,32 @@ class LocalCluster:
                 cpus=self.head_cpus,
             )
             # A node that comes while the head is still starting waits for it in vain.
-            while self._head.poll() is None:
-                if "Ray runtime started" in self._log():
-                    self.tend()
+            while self._head.process.poll() is None:
+                if self._head.runs():
+                    self.gather()
                     return
                 time.sleep(TICK_S)
-            log = self._log()
+            log = self._head.words()
             self.stop()
-        raise ClusterError(f"the cluster did not start\n{log[-3000:]}")
+        raise ClusterError(f"the head did not start\n{log[-3000:]}")
+
+    def gather(self, patience_s: float = 300) -> None:
+        """Wait until all nodes have joined. Raises `ClusterError` when they do not."""
+        deadline = time.monotonic() + patience_s
+        while not all(node.runs() for node in self._nodes) or len(self._nodes) < self.size:
+            self.tend()
+            if time.monotonic() > deadline:
+                words = "\n".join(node.words()[-1500:] for node in self._nodes)
+                raise ClusterError(f"the nodes did not join within {patience_s:g} s\n{words}")
+            time.sleep(TICK_S)
 
     def tend(self) -> None:
         """Replace nodes that are gone, killed or not: `size` are running or joining."""
-        self._nodes = [node for node in self._nodes if node.poll() is None]
+        self._nodes = [node for node in self._nodes if node.process.poll() is None]
         while len(self._nodes) < self.size:
             self._nodes.append(self._launch(f"--address={self.address}", cpus=self.cpus))
 
-    def _launch(self, *arguments: str, cpus: int) -> subprocess.Popen[bytes]:
+    def _launch(self, *arguments: str, cpus: int) -> Node:
         self._launched += 1
         agent, agent_grpc, environments, metrics = free_ports(4)
         command = [
@@ -170,17 +192,19 @@ class LocalCluster:
             *(f"--runtime-env-agent-port={environments}", f"--metrics-export-port={metrics}"),
             *arguments,
         ]
-        with (self._folder / "nodes.log").open("ab") as log:
-            return subprocess.Popen(
+        path = self._folder / f"node-{self._launched}.log"
+        with path.open("wb") as log:
+            process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.env, start_new_session=True
             )
+        return Node(process, path)
 
     def busy(self) -> dict[psutil.Process, list[psutil.Process]]:
         """By node, its worker processes that are at work for the build."""
         found: dict[psutil.Process, list[psutil.Process]] = {}
         for node in self._nodes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                top = psutil.Process(node.pid)
+                top = psutil.Process(node.process.pid)
                 family = top.children(recursive=True)
                 self._seen.update(family)
                 titles = ((process, title(process)) for process in family)
@@ -196,10 +220,10 @@ class LocalCluster:
 
     def stop(self) -> None:
         """SIGKILL to all that was started here, and no file left."""
-        for process in [*self._nodes, *([self._head] if self._head else [])]:
+        for node in [*self._nodes, *([self._head] if self._head else [])]:
             with contextlib.suppress(psutil.NoSuchProcess):
-                self._seen.update(kill_tree(psutil.Process(process.pid)))
-            process.wait()
+                self._seen.update(kill_tree(psutil.Process(node.process.pid)))
+            node.process.wait()
         # Workers whose raylet died first have another parent by now; they end by themselves, but not at once.
         for process in self._seen:
             with contextlib.suppress(psutil.NoSuchProcess):
