@@ -11,7 +11,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # A machine with an NVIDIA driver gets the GPU lock (vLLM), any other the CPU lock.
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),requirements-gpu.lock,requirements.lock)
 
-.PHONY: help setup lock demo test lint format schemas bench bench-lumosx clean
+.PHONY: help setup lock demo test lint format schemas bench bench-lumosx chaos clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,11 @@ bench: setup ## All benchmarks; each prints a ratio to a peer or a bound
 
 bench-lumosx: setup ## The DiT's fast path against the released way
 	$(BIN)/python tests/bench/lumosx_cpu.py
+
+SEED ?= 7
+KILLS ?= 24
+chaos: setup ## Kill builds at random (SEED='7 8' KILLS=24) and compare them with an undisturbed one; about half an hour
+	$(BIN)/python tests/chaos/harness.py --seed $(SEED) --kills $(KILLS)
 
 clean: ## Remove the demo's output
 	rm -rf $(DEMO)
