@@ -11,7 +11,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # A machine with an NVIDIA driver gets the GPU lock (vLLM), any other the CPU lock.
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),requirements-gpu.lock,requirements.lock)
 
-.PHONY: help setup lock demo test lint format schemas bench bench-lumosx chaos clean
+.PHONY: help setup lock demo test lint format schemas bench bench-engine bench-lumosx chaos clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ schemas: setup ## Regenerate schemas/ and conf/build.yaml from the code
 
 bench: setup ## All benchmarks; each prints a ratio to a peer or a bound
 	@for file in tests/bench/*_cpu.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+bench-engine: setup ## The engine against its peers and bounds: efficiency, overhead, memory, restart, shards, shots
+	$(BIN)/python tests/bench/engine_cpu.py
 
 bench-lumosx: setup ## The DiT's fast path against the released way
 	$(BIN)/python tests/bench/lumosx_cpu.py
