@@ -78,7 +78,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StageOutlook:
     """One stage now."""
 
     stage: str
@@ -96,7 +96,7 @@ class Standing:
 class Outlook:
     """A whole run now."""
 
-    standings: tuple[Standing, ...]
+    standings: tuple[StageOutlook, ...]
     elapsed_s: float
     cost: float
 
@@ -126,7 +126,7 @@ class Watch:
 
     def look(self, counts: Mapping[str, Counts], now_s: float, finished: bool = False) -> Outlook:
         """The run by `counts` at `now_s`. A `finished` run has no rows left, whatever was expected."""
-        standings: list[Standing] = []
+        standings: list[StageOutlook] = []
         coming: int | None = None
         for stage, expected in self._expected.items():
             c, pace = counts.get(stage, Counts()), self._paces[stage]
@@ -134,7 +134,9 @@ class Watch:
             rate = pace.rate(now_s)
             of = handled(c) if finished else total(c, coming, expected)
             standings.append(
-                Standing(stage, c, handled(c), of, rate, eta(handled(c), of, rate), finished or expected is not None)
+                StageOutlook(
+                    stage, c, handled(c), of, rate, eta(handled(c), of, rate), finished or expected is not None
+                )
             )
             coming = seen(c) if of is None else c.cached + of
         return Outlook(tuple(standings), now_s - self._started_s, cost(counts, self._prices, self._gpus))

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dataengine.config import Prices
-from dataengine.engine.outlook import Outlook, Standing, Watch
+from dataengine.engine.outlook import Outlook, StageOutlook, Watch
 from dataengine.engine.tally import Tally
 from dataengine.engine.worker import Counts
 
@@ -81,7 +81,7 @@ def line(outlook: Outlook, at: datetime) -> str:
     return " ".join((head, *(_stage_words(s) for s in outlook.standings)))
 
 
-def _stage_words(s: Standing) -> str:
+def _stage_words(s: StageOutlook) -> str:
     parts = [f"{s.stage}={s.handled}/{'?' if s.total is None else s.total}"]
     parts += [f"{s.rate:.3g}/s"] if s.rate is not None else []
     counts = (("cached", s.counts.cached), ("spared", s.counts.gated), ("quarantined", s.counts.quarantined))
@@ -112,7 +112,7 @@ def panel(outlook: Outlook, width: int) -> Group:
     return Group(table, Text.assemble((summary, "dim"), (failed, "yellow")))
 
 
-def _bar(s: Standing, width: int) -> ProgressBar:
+def _bar(s: StageOutlook, width: int) -> ProgressBar:
     """Full where there is nothing to do, pulsing while the total is unknown."""
     if s.total == 0:
         return ProgressBar(total=1, completed=1, width=width)

@@ -1,12 +1,15 @@
 """The index: sorted, typed, and the same whatever order its rows came in."""
 
 import io
+import itertools
 import random
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from dataengine.shards.index import Index, IndexRow, read_member, write_index
+from dataengine.shards.index import Index, IndexRow, even_tables, join_indexes, read_member, write_index
 
 
 def test_rows_round_trip_in_order(dataset):
@@ -62,3 +65,23 @@ def test_an_empty_dataset_has_an_index(make_dataset):
     index = Index.read(make_dataset((), "empty"))
     assert len(index) == 0 and list(index) == []
     assert len(index.where("train", (1,))) == 0
+
+
+def test_indexes_of_single_shards_join_to_the_same_bytes_however_they_come(dataset):
+    table = Index.read(dataset).table
+    files = []
+    for cuts in ([0, 7], [0, 1, 1, 4, 7], [0, 3, 7]):
+        stream = io.BytesIO()
+        assert join_indexes(stream, (table.slice(a, b - a) for a, b in itertools.pairwise(cuts))) == len(table)
+        files.append(stream.getvalue())
+    assert files[0] == files[1] == files[2]
+    assert pq.read_table(io.BytesIO(files[0])).equals(table)
+
+
+def test_even_tables_hold_as_many_rows_each():
+    whole = pa.table({"n": list(range(15))})
+    tables = [whole.slice(start, size) for start, size in ((0, 5), (5, 0), (5, 9), (14, 1))]
+    even = list(even_tables(tables, rows=4))
+    assert [len(table) for table in even] == [4, 4, 4, 3]
+    assert pa.concat_tables(even)["n"].to_pylist() == list(range(15))
+    assert list(even_tables([])) == []
