@@ -16,7 +16,7 @@ from dataengine.engine import sources as inputs
 from dataengine.engine.measurements import Ledger, Measurements, ledgers
 from dataengine.engine.pipeline import Pipeline
 from dataengine.engine.plan import Plan, Rate, Unseen, before_gates, predict, stored_rate
-from dataengine.engine.run import connect
+from dataengine.engine.run import connect, cores
 from dataengine.engine.survey import Census, StageStanding, survey
 from dataengine.records import SourceVideo
 from dataengine.store import Store
@@ -62,8 +62,8 @@ def plan(
             measure_sources(store, pipeline, chosen, settings.prices, console or Console())
         stored = ledgers(measurements, pipeline.fingerprints)
         extent = look(pipeline, measurements, stored, sources.videos)
-    cores = ray.cluster_resources().get("CPU", 1.0) if address else float(os.cpu_count() or 1)
-    return predict(pipeline, extent.stages, extent.unseen, _rates(measurements, stored), cores, settings.prices)
+    processors = cores() if ray.is_initialized() else os.cpu_count() or 1
+    return predict(pipeline, extent.stages, extent.unseen, _rates(measurements, stored), processors, settings.prices)
 
 
 def look(

@@ -36,9 +36,6 @@ U = TypeVar("U")
 BATCH_BYTES = 256_000_000
 """Sources of so many bytes are a batch, however few they are: what a kill loses stays small."""
 
-TASK_CPUS = 0.1
-"""What cutting, deciding and packing count for: light work that must always find room beside the stages."""
-
 
 class ClusterTooSmall(RuntimeError):
     """The stages' declared resources do not fit the cluster, so the run would wait for ever."""
@@ -51,7 +48,8 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
     could not start would block the whole stream. On a cluster they must fit: raises `ClusterTooSmall`.
     """
     heads = [pool[0].resources for pool in pools(steps)]
-    cpus = sum(head.workers * head.cpus for head in heads) + 4 * TASK_CPUS + RAY_CPUS
+    cpus = sum(head.workers * head.cpus for head in heads) + RAY_CPUS
+    most = sum(head.most_workers * head.cpus for head in heads) + RAY_CPUS
     if not ray.is_initialized():
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         address = address or os.environ.get("RAY_ADDRESS")  # set in a submitted job
@@ -63,7 +61,7 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             with _silent_core():
                 ray.init(
-                    num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
+                    num_cpus=max(os.cpu_count() or 1, math.ceil(most)),
                     include_dashboard=False,
                     _node_ip_address="127.0.0.1",  # nobody else's business
                     **quiet,
@@ -153,14 +151,20 @@ def _cause(error: RayError) -> BaseException:
     return error
 
 
+def cores() -> int:
+    """Processor cores there are to work with: the cluster's, or this machine's (of which a local Ray is told more)."""
+    here = os.cpu_count() or 1
+    return here if len(ray.nodes()) < 2 else max(here, int(ray.cluster_resources().get("CPU", 1)))
+
+
 def each(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
     """`function` of every item as Ray tasks, in order, with a bounded number under way."""
     # Ray takes plain functions only. A worker or node that dies is no reason to stop.
     if len(items) < 2:  # not worth another process
         yield from map(function, items)
         return
-    remote = ray.remote(num_cpus=TASK_CPUS, max_retries=-1)(lambda item: function(item))
-    width = 2 * (os.cpu_count() or 1)
+    remote = ray.remote(num_cpus=RAY_CPUS, max_retries=-1)(lambda item: function(item))
+    width = cores()
     waiting = [remote.remote(item) for item in items[:width]]
     for position in range(len(items)):
         try:
