@@ -18,12 +18,15 @@ from engine.builds import build
 from engine.corpus import make_corpus
 from engine.table import show
 
-FILES = 10
+FEW, MANY = 2, 20
+"""Videos of the small input, and of the large one: ten times as many."""
+CLIPS, CLIPS_IF_SMALL = 10, 4
+"""Clips of a video: 200 in all, or 80 for a machine that has no ten minutes to itself."""
 PARTS = ("efficiency", "scaling", "memory", "long", "shards", "shots", "overhead", "restart", "ledger")
 
 
-def main(chosen: set[str], corpus_folder: Path, folder: Path) -> None:
-    corpus = make_corpus(corpus_folder, FILES)
+def main(chosen: set[str], clips: int, corpus_folder: Path, folder: Path) -> None:
+    corpus = make_corpus(corpus_folder, MANY, clips)
     print(f"corpus: {len(corpus.files)} videos, {corpus.clips} clips, {corpus.frames} frames, in {corpus_folder}")
     if chosen & {"efficiency", "scaling", "memory", "shards"}:
         whole = efficiency.whole_build(corpus, folder / "whole")
@@ -31,8 +34,8 @@ def main(chosen: set[str], corpus_folder: Path, folder: Path) -> None:
         if "scaling" in chosen:
             show("scaling", efficiency.scaling(whole, corpus, folder))
         if "memory" in chosen:
-            one = build(corpus.files[:1], folder / "one")
-            show("memory", [*memory.growth(f"{FILES}× input", one, whole), *memory.parts(one, whole)])
+            few = build(corpus.files[:FEW], folder / "few")
+            show("memory", [*memory.growth("10× input", few, whole), *memory.parts(few, whole)])
         if "shards" in chosen:
             shard = shard_writing.Shard.of(Store.at(whole.output))
             show("shard writing", shard_writing.compare_writing(shard, folder))
@@ -55,6 +58,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--corpus", type=Path, default=Path(tempfile.gettempdir()) / "dataengine-bench")
+    parser.add_argument("--small", action="store_true", help="80 clips instead of 200")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-engine-") as scratch:
-        main(set(arguments.only), arguments.corpus, Path(scratch))
+        main(set(arguments.only), CLIPS_IF_SMALL if arguments.small else CLIPS, arguments.corpus, Path(scratch))

@@ -18,7 +18,8 @@ from engine.builds import Build, build
 from engine.corpus import make_corpus
 from engine.table import Line, show
 
-FILES = 10
+FEW, MANY, CLIPS = 2, 20, 4
+"""Videos of the small and of the large input, and the clips of each."""
 MINUTES = (2, 120)
 LONG_WIDTH, LONG_HEIGHT, LONG_FPS = 160, 90, 6
 OVERRIDES = ("stages.shots.detector=adaptive",)
@@ -90,9 +91,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", type=Path, default=Path(tempfile.gettempdir()) / "dataengine-bench")
     place: Path = parser.parse_args().corpus
-    corpus = make_corpus(place, FILES)
+    corpus = make_corpus(place, MANY, CLIPS)
     with tempfile.TemporaryDirectory(prefix="bench-") as one, tempfile.TemporaryDirectory(prefix="bench-") as ten:
-        single, tenfold = build(corpus.files[:1], Path(one)), build(corpus.files, Path(ten))
-        show("memory", [*growth(f"{FILES}× input", single, tenfold), *parts(single, tenfold)])
+        single, tenfold = build(corpus.files[:FEW], Path(one)), build(corpus.files, Path(ten))
+        show("memory", [*growth("10× input", single, tenfold), *parts(single, tenfold)])
     short, long = long_videos(place)
     show("memory", [*growth("two hours against two minutes", short, long), *parts(short, long)])

@@ -20,7 +20,6 @@ from dataengine.world.sample import make_sample
 Image = NDArray[np.uint8]
 
 WIDTH, HEIGHT, FPS = 320, 180, 24
-CLIPS_A_FILE = 20
 SECONDS = (1.25, 1.75)
 """Length of a span: long enough for a clip (`decide.clips.min_s`)."""
 
@@ -34,11 +33,11 @@ class Corpus:
     frames: int
 
 
-def make_corpus(folder: Path, files: int) -> Corpus:
-    """`files` videos of `CLIPS_A_FILE` spans each in `folder`; a file that is there already is kept."""
+def make_corpus(folder: Path, files: int, clips: int) -> Corpus:
+    """`files` videos of `clips` spans each in `folder`; a file that is there already is kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = tuple(folder / f"montage{number:03d}.mp4" for number in range(files))
-    plans = [_plan(number) for number in range(files)]
+    paths = tuple(folder / f"montage{clips:02d}-{number:03d}.mp4" for number in range(files))
+    plans = [_plan(number, clips) for number in range(files)]
     if not all(path.is_file() for path in paths):
         shots = _shots(folder / "sample")
         for path, plan in zip(paths, plans, strict=True):
@@ -46,7 +45,7 @@ def make_corpus(folder: Path, files: int) -> Corpus:
                 written = path.with_suffix(".part")
                 written.write_bytes(encode_clip(_frames(shots, plan), FPS, crf=23, preset="veryfast"))
                 written.replace(path)
-    return Corpus(paths, files * CLIPS_A_FILE, sum(span.frames for plan in plans for span in plan))
+    return Corpus(paths, files * clips, sum(span.frames for plan in plans for span in plan))
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,11 @@ class _Span:
     tint: tuple[float, float, float]
 
 
-def _plan(number: int) -> tuple[_Span, ...]:
+def _plan(number: int, clips: int) -> tuple[_Span, ...]:
     rng = random.Random(number)
     spans: list[_Span] = []
     shot = 0.0
-    for _ in range(CLIPS_A_FILE):
+    for _ in range(clips):
         # Never the shot before: a cut within one would be hard to see.
         shot = (shot + rng.uniform(0.2, 0.8)) % 1
         tint = (rng.uniform(0.92, 1.08), rng.uniform(0.92, 1.08), rng.uniform(0.92, 1.08))

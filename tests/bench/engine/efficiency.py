@@ -15,7 +15,7 @@ from engine.corpus import Corpus
 from engine.table import Line
 
 CORES = os.cpu_count() or 1
-SCALING_FILES = 2
+SCALING_FILES = 5
 
 
 def whole_build(corpus: Corpus, output: Path) -> Build:

@@ -31,7 +31,7 @@ from engine.table import Line
 from process_tree import watched
 
 BATCH = 8
-NO_OP_SOURCES, WORK_SOURCES = 30, 4
+NO_OP_SOURCES, WORK_SOURCES = 20, 3
 WORK_S = 0.05
 """Processor seconds a row and stage of the realistic case. The embedded clip stages take 0.4 s in all at this size of
 picture for the cheapest rows; a network on a GPU takes more."""

@@ -21,7 +21,7 @@ from dataengine.store import Store
 from engine.table import Line
 from engine.timing import best
 
-MEGABYTES = 400
+MEGABYTES = 300
 """Written by each way in each round."""
 ROUNDS = 5
 LOOK_UPS = 64
@@ -39,7 +39,7 @@ class Shard:
     @classmethod
     def of(cls, dataset: Store) -> Shard:
         """The samples of a built dataset, again and again under new keys, up to `MEGABYTES`."""
-        held = [(s.pair, [Member(at.name, s.members[at.name]) for at in s.row.members]) for s in PairDataset(dataset)]
+        held = [(s.pair, [Member(*file) for file in s.members.items()]) for s in PairDataset(dataset)]
         samples: Samples = []
         size = 0
         while size < MEGABYTES * 1e6:
