@@ -69,6 +69,25 @@ def settings_of(kind: Kind, profile: str, overrides: Sequence[str]) -> Settings:
 @contextmanager
 def explained() -> Iterator[None]:
     """Expected failures end in one message and an exit code, not in a traceback."""
+    from pipelines.alone import Terminated, command_line
+
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        by, code = ("SIGTERM", 143) if isinstance(error, Terminated) else ("Ctrl-C", 130)
+        errors.print(f"\nstopped by {by}. What was committed is kept. To go on from there:", highlight=False)
+        errors.print(f"  {escape(command_line())}", highlight=False, soft_wrap=True)
+        raise typer.Exit(code) from error
+    except Exception as error:
+        usage, failures = _expected()
+        if not isinstance(error, (*usage, *failures)):
+            raise
+        errors.print(f"[bold red]error[/] {escape(str(error))}", highlight=False)
+        raise typer.Exit(Exit.USAGE if isinstance(error, usage) else Exit.NOTHING) from error
+
+
+def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
+    """Failures by wrong usage, and others with a message for people. Imported late: torch alone takes seconds."""
     from dataengine.engine.lease import Busy, LeaseLost
     from dataengine.engine.run import ClusterTooSmall
     from dataengine.engine.sources import InputError
@@ -77,31 +96,9 @@ def explained() -> Iterator[None]:
     from dataengine.lumosx.pretrained import MissingWeightsError
     from dataengine.lumosx.trainer import TrainError
     from dataengine.store import StoreError
-    from pipelines.alone import Terminated, command_line
 
-    failures = (
-        Busy,
-        LeaseLost,
-        ClusterTooSmall,
-        StoreError,
-        CheckpointError,
-        SampleError,
-        MissingWeightsError,
-        TrainError,
-    )
-    try:
-        yield
-    except (ConfigError, InputError) as error:
-        errors.print(f"[bold red]error[/] {escape(str(error))}", highlight=False)
-        raise typer.Exit(Exit.USAGE) from error
-    except failures as error:
-        errors.print(f"[bold red]error[/] {escape(str(error))}", highlight=False)
-        raise typer.Exit(Exit.NOTHING) from error
-    except KeyboardInterrupt as error:
-        by, code = ("SIGTERM", 143) if isinstance(error, Terminated) else ("Ctrl-C", 130)
-        errors.print(f"\nstopped by {by}. What was committed is kept. To go on from there:", highlight=False)
-        errors.print(f"  {escape(command_line())}", highlight=False, soft_wrap=True)
-        raise typer.Exit(code) from error
+    failures = (Busy, LeaseLost, ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError)
+    return (ConfigError, InputError), (*failures, TrainError)
 
 
 @app.command()

@@ -24,6 +24,10 @@ KNOWN = "measurements/sources"
 """Where a dataset remembers which file is which source."""
 
 
+FEW_PARTS = 1000
+"""So many parts are read faster here than another process starts."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What a run measured."""
@@ -61,7 +65,10 @@ def measure_sources(
 def fold(measurements: Measurements, pipeline: Pipeline) -> dict[str, Ledger]:
     """The ledgers of all stages, after new parts were put into summaries."""
     prints = pipeline.fingerprints
-    for _ in each(lambda item: measurements.fold(*item), list(prints.items())):
+    fresh = {stage: len(measurements.unfolded(stage, print_)) for stage, print_ in prints.items()}
+    work = [(stage, print_) for stage, print_ in prints.items() if fresh[stage]]
+    tasks = each if max(fresh.values()) > FEW_PARTS else map
+    for _ in tasks(lambda item: measurements.fold(*item), work):
         pass
     return ledgers(measurements, prints)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,9 +14,11 @@ from dataengine.audit.report import costs
 from dataengine.engine.cache import StoredStage
 from dataengine.engine.plan import Plan
 from dataengine.engine.progress import clock, money
-from dataengine.lumosx.sampling import SampleResult
-from dataengine.lumosx.trainer import TrainResult
 from dataengine.records import RunSummary
+
+if TYPE_CHECKING:  # torch, which a build does not need
+    from dataengine.lumosx.sampling import SampleResult
+    from dataengine.lumosx.trainer import TrainResult
 
 
 def heading(title: str, subtitle: str, console: Console) -> None:

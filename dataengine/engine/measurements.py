@@ -153,14 +153,18 @@ class Measurements:
             found.append((table, np.full(len(table), number[name], dtype=np.int32), number[name]))
         return _ledger(found, tuple(names))
 
-    def fold(self, stage: str, fingerprint: str) -> None:
-        """Write summaries for the parts that none repeats yet."""
+    def unfolded(self, stage: str, fingerprint: str) -> list[str]:
+        """The parts that no summary repeats yet."""
         names = self._files(stage, fingerprint)
         covered: set[str] = set()
         summaries = [name for name in names if _is_summary(name)]
         for table in self._tables(summaries, ["part"]):
             covered.update(table["part"].unique().to_pylist())
-        fresh = [name for name in names if not _is_summary(name) and name not in covered]
+        return [name for name in names if not _is_summary(name) and name not in covered]
+
+    def fold(self, stage: str, fingerprint: str) -> None:
+        """Write summaries for the parts that none repeats yet."""
+        fresh = self.unfolded(stage, fingerprint)
         for start in range(0, len(fresh), _PARTS_OF_SUMMARY):
             parts = fresh[start : start + _PARTS_OF_SUMMARY]
             digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
