@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 RAY_CPUS = 1.0
 """What one of Ray Data's own tasks (forming batches) counts for; without room for it the stream stands still."""
 
+WAIT_FOR_NODES_S = 300.0
+"""How long a cluster's nodes have to join: on Kubernetes and Slurm the driver often starts before them."""
+LOOK_S = 5.0
+
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -45,7 +50,8 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
     """Start Ray in this process, or join the cluster at `address`, with room for all of `steps` at once.
 
     A local Ray is told of as many cores as the stages ask for: they share the machine by time slices, and a pool that
-    could not start would block the whole stream. On a cluster they must fit: raises `ClusterTooSmall`.
+    could not start would block the whole stream. On a cluster they must fit, if need be after its nodes have joined:
+    raises `ClusterTooSmall`.
     """
     heads = [pool[0].resources for pool in pools(steps)]
     cpus = sum(head.workers * head.cpus for head in heads) + RAY_CPUS
@@ -61,14 +67,21 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             with _silent_core():
                 ray.init(
+                    address="local",  # not a cluster that somebody else left here
                     num_cpus=max(os.cpu_count() or 1, math.ceil(most)),
                     include_dashboard=False,
                     _node_ip_address="127.0.0.1",  # nobody else's business
                     **quiet,
                 )
-    total = ray.cluster_resources()
     gpus = sum(head.workers * head.gpus for head in heads)
-    if total.get("CPU", 0) < cpus or total.get("GPU", 0) < gpus:
+    waited_s = 0.0
+    while (total := ray.cluster_resources()).get("CPU", 0) < cpus or total.get("GPU", 0) < gpus:
+        if address and waited_s < WAIT_FOR_NODES_S:
+            if not waited_s:
+                log.warning("waiting for nodes: %g CPUs and %g GPUs are needed, %s are there", cpus, gpus, total)
+            time.sleep(LOOK_S)
+            waited_s += LOOK_S
+            continue
         raise ClusterTooSmall(
             f"the stages ask for {cpus:g} CPUs and {gpus:g} GPUs, the cluster has {total.get('CPU', 0):g} and "
             f"{total.get('GPU', 0):g}: lower stages.*.resources (workers, cpus, gpus) or add nodes"
