@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -220,14 +220,14 @@ def cache_gc(
 
     with explained():
         measurements, users = _cache(output, profile, overrides)
-        unwanted = unused(stored_stages(measurements), users)
-        show_cache(unwanted, users, console)
-        if dry_run or not unwanted:
-            console.print("nothing was removed" if unwanted else "nothing to remove")
-            return
-        with alone(Store.at(output)):
-            freed = collect(measurements, unwanted)
-    console.print(f"removed: {freed / 1e6:.1f} MB", highlight=False)
+        with nullcontext() if dry_run else alone(Store.at(output)):
+            unwanted = unused(stored_stages(measurements), users)
+            show_cache(unwanted, users, console)
+            freed = 0 if dry_run else collect(measurements, unwanted)
+    if not unwanted:
+        console.print("nothing to remove")
+    else:
+        console.print("nothing was removed" if dry_run else f"removed: {freed / 1e6:.1f} MB", highlight=False)
 
 
 def _cache(
