@@ -19,7 +19,7 @@ T = TypeVar("T")
 CUT = "cut"
 """The stage that a source stands at when it cannot be cut into clips."""
 
-ROWS = 256
+ROWS = 1024
 """Rows that are looked up together: memory does not grow with what is stored."""
 
 
