@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
 from dataengine.records import Pair
@@ -23,25 +22,17 @@ def write_shard(
     """
     rows: list[IndexRow] = []
     position = 0
-    with ThreadPoolExecutor(1) as hashing:  # beside the writing: half of the time goes into either
-        for pair, members in samples:
-            if not members:
-                raise ValueError(f"{shard}: sample {pair.key} has no files")
-            digests = hashing.map(_sha256, [data for _, data in members])
-            offsets: list[int] = []
-            for name, data in members:
-                head = tar.header(f"{pair.key}.{name}", len(data))
-                offsets.append(position + len(head))
-                for part in (head, data, tar.padding(len(data))):
-                    position += stream.write(part)
-            places = [
-                MemberAt(name=name, offset=offset, size=len(data), sha256=digest)
-                for (name, data), offset, digest in zip(members, offsets, digests, strict=True)
-            ]
-            rows.append(IndexRow.of(pair, shard, places))
+    for pair, members in samples:
+        if not members:
+            raise ValueError(f"{shard}: sample {pair.key} has no files")
+        places: list[MemberAt] = []
+        for name, data in members:
+            head = tar.header(f"{pair.key}.{name}", len(data))
+            offset = position + len(head)
+            for part in (head, data, tar.padding(len(data))):
+                position += stream.write(part)
+            digest = hashlib.sha256(data).hexdigest()
+            places.append(MemberAt(name=name, offset=offset, size=len(data), sha256=digest))
+        rows.append(IndexRow.of(pair, shard, places))
     stream.write(tar.end(position))
     return tuple(rows)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
