@@ -77,11 +77,12 @@ def show_plan(plan: Plan, console: Console) -> None:
     if plan.idle:
         console.print("nothing to measure: deciding and packing alone would run")
         return
-    console.print(
-        f"measuring would take about [bold]{clock(plan.wall_s)}[/], {plan.gpu_hours:.2f} GPU hours, "
-        f"{size(plan.bytes)} and cost {money(plan.cost)}; starting, deciding and packing come on top",
-        highlight=False,
-    )
+    if any(stage.seconds for stage in plan.stages):
+        console.print(
+            f"measuring would take about [bold]{clock(plan.wall_s)}[/], {plan.gpu_hours:.2f} GPU hours, "
+            f"{size(plan.bytes)} and cost {money(plan.cost)}; starting, deciding and packing come on top",
+            highlight=False,
+        )
     if plan.unknown:
         names = ", ".join(plan.unknown)
         console.print(f"  [yellow]without {escape(names)}: nothing tells how long that takes; try --sample 20[/]")

@@ -93,7 +93,7 @@ def predict(
     """The plan for these standings, with `cores` processor cores for all workers.
 
     Pools work side by side, so measuring takes as long as the slowest pool, and no less than all processor time spread
-    over the cores.
+    over the cores; before that, each pool waits for the first batch of the one before it.
     """
     todo = _expected(pipeline, standings, unseen)
     stages = tuple(
@@ -113,11 +113,17 @@ def predict(
         sum(by_name[step.stage.name].seconds or 0.0 for step in pool) / pool[0].resources.most_workers
         for pool in pools(pipeline.steps)
     )
+    filling = sum(
+        min(pool[0].resources.batch, stage.todo or 0.0) * stage.rate.seconds
+        for pool in pools(pipeline.steps)[:-1]
+        for step in pool
+        if (stage := by_name[step.stage.name]).rate
+    )
     cpu = sum((stage.todo or 0.0) * stage.rate.cpu_seconds for stage in stages if stage.rate)
     gpu_hours = sum((stage.seconds or 0.0) * stage.gpus for stage in stages) / 3600
     return Plan(
         stages=stages,
-        wall_s=max(slowest, cpu / cores),
+        wall_s=max(slowest, cpu / cores) + filling,
         gpu_hours=gpu_hours,
         bytes=sum(stage.bytes or 0.0 for stage in stages),
         cost=cpu / 3600 * prices.cpu_hour + gpu_hours * prices.gpu_hour,

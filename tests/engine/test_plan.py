@@ -41,7 +41,7 @@ def test_a_new_prompt_counts_the_rows_that_passed_the_gate_and_no_others() -> No
     )
     assert todo(plan) == {"length": 0, "thumb": 0, "size": 6, "count": 4}
     assert [s.exact for s in plan.stages] == [True, True, True, False]
-    assert plan.wall_s == pytest.approx(18), "the slowest pool: six rows of three seconds"
+    assert plan.wall_s == pytest.approx(18 + 6), "the slowest pool, six rows of 3 s, and a batch of it before the next"
 
 
 def test_new_sources_are_expected_to_be_like_the_others() -> None:
@@ -56,7 +56,8 @@ def test_new_sources_are_expected_to_be_like_the_others() -> None:
     )
     assert todo(plan) == {"length": 2, "thumb": 10, "size": pytest.approx(7.5), "count": pytest.approx(7.5)}
     cpu = 2 * 10 + 10 * 2 + 7.5 + 7.5
-    assert plan.wall_s == pytest.approx(max(cpu / 2, 7.5 * 3))
+    filling = 2 * 10 + 2 * 1 + 2 * 3
+    assert plan.wall_s == pytest.approx(max(cpu / 2, 7.5 * 3) + filling)
     assert plan.cost == pytest.approx(cpu / 3600)
     assert plan.bytes == pytest.approx(10_000 + 75 + 75)
 
