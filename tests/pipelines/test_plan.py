@@ -62,7 +62,7 @@ def test_a_new_prompt_or_code_version_touches_its_dependants_alone(built, monkey
             assert set(todo(planned(built.videos, built.out))) == {"caption", "ground", "segment", "background"}
 
 
-def test_an_empty_output_is_planned_without_creating_anything(built, tmp_path: Path) -> None:
+def test_without_results_the_sources_are_known_and_the_rest_is_not(built, tmp_path: Path) -> None:
     made = planned(built.videos, tmp_path / "new")
     assert todo(made)["probe"] == built.summary.sources
     assert todo(made)["caption"] is None
