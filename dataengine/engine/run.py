@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -122,6 +123,7 @@ def measure(
     context.print_on_execution_start = False
     context.raise_original_map_exception = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "The minimum number of concurrent actors")  # a run may have one row to do
 
     shared = ray.put(dict(ledgers))
     job = partial(_measure, pipeline=pipeline, measurements=measurements, ledgers=shared, tally=tally, run=run)
