@@ -30,8 +30,10 @@ class Build:
 
     @property
     def measuring(self) -> Load:
-        """From the start of the first row to the commit of the last."""
-        parts = sorted((self.output / "measurements").glob("*/*/part-*"), key=lambda part: part.stat().st_mtime)
+        """From the start of the first row to the commit of the last, of the stages that this build measured."""
+        did = [stage.stage for stage in self.summary.stages if stage.done]
+        found = [part for name in did for part in (self.output / "measurements" / name).glob("*/part-*")]
+        parts = sorted(found, key=lambda part: part.stat().st_mtime)
         first, last = parts[0].stat().st_mtime, parts[-1].stat().st_mtime
         took = sum(pq.read_table(parts[0], columns=["seconds"])["seconds"].to_pylist())
         return self.watch.load(first - took, last)
