@@ -280,9 +280,9 @@ def gated(cargo: Cargo, step: Step) -> Cargo:
 
 
 def may_pass(error: BaseException | None) -> bool:
-    """Whether trying again can help: a lost connection or a store that says so, here or as the error's cause."""
+    """Whether trying again can help: a lost or silent connection, or a store that says so, here or as the cause."""
     while error is not None:
-        if isinstance(error, ConnectionError) or getattr(error, "transient", False):
+        if isinstance(error, ConnectionError | TimeoutError) or getattr(error, "transient", False):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -118,7 +118,7 @@ def test_a_gate_spares_later_stages_and_keeps_the_reason(bench: Bench) -> None:
 def test_transient_errors_are_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "PAUSE_S", 0.001)
     pipeline = toy.pipeline(bench.journal)
-    stage, failures = pipeline.clip_steps[1].stage, [ConnectionError("reset"), ConnectionError("reset")]
+    stage, failures = pipeline.clip_steps[1].stage, [ConnectionError("reset"), TimeoutError("silent")]
     process = stage.process
 
     def flaky(rows: Sequence[Row]) -> Any:
