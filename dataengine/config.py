@@ -43,6 +43,7 @@ class Resources(Settings):
     cpus: float = Field(0.5, gt=0, description="cores one worker counts for; all stages share the machine")
     gpus: float = Field(0, ge=0)
     batch: int = Field(8, ge=1, description="rows one call gets, and one committed part holds")
+    in_flight: int = Field(1, ge=1, description="batches that a worker works on at once: feeds a server of its own")
     row_timeout_s: float = Field(120, gt=0, description="a row that takes longer is quarantined")
     fused: bool = Field(False, description="run in the processes of the stage before, with its workers and batch")
 
@@ -82,28 +83,177 @@ class FramesSettings(StageSettings):
     jpeg_quality: int = Field(95, ge=1, le=100)
 
 
+class NetworkSettings(Settings):
+    """A network: which weights, and where and how it runs."""
+
+    weights: str = Field("", description="a local file or folder, or a Hugging Face id")
+    revision: str = Field("main", description="branch, tag or commit of a Hugging Face id")
+    device: str = Field("auto", description="auto: the worker's GPU where it holds one, else the CPU")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 on a GPU, float32 on the CPU"
+    )
+
+    def parameters(self) -> dict[str, Any]:
+        """What changes results beside the weights, whose identity is the stage's `revision`."""
+        return self.model_dump(mode="json", exclude={"weights", "revision", "device", "images"})
+
+
+class GroundingDinoSettings(NetworkSettings):
+    weights: str = "IDEA-Research/grounding-dino-tiny"
+    images: int = Field(8, ge=1, description="images in one forward pass")
+    floor: float = Field(0.05, ge=0, description="boxes that score less are not stored")
+    margin: float = Field(0.1, ge=0, description="what a person's crop shows around it, as a share of its size")
+    boxes: int = Field(3, ge=1, description="candidates stored for a phrase and still")
+
+
+class SamSettings(NetworkSettings):
+    weights: str = Field("sam_vit_h_4b8939.pth", description="an original segment-anything checkpoint")
+    images: int = Field(1, ge=1, description="images that the encoder takes at once")
+
+
+class Sam2Settings(NetworkSettings):
+    weights: str = "facebook/sam2.1-hiera-large"
+
+
+class InsightFaceSettings(NetworkSettings):
+    weights: str = Field("buffalo_l", description="a folder with a detector and a recogniser as .onnx files")
+    side: int = Field(640, ge=32, description="images are scaled into a square of this side for the detector")
+
+
 class FaceSettings(StageSettings):
-    detector: Literal["centerface"] = "centerface"
+    detector: Literal["centerface", "insightface"] = "centerface"
     floor: float = Field(0.3, description="detections that score less are not stored")
+    insightface: InsightFaceSettings = InsightFaceSettings()
+    bodies: Literal["proportions", "grounding_dino"] = Field(
+        "proportions", description="body boxes: by the proportions of the face, or detected and matched to faces"
+    )
+    grounding_dino: GroundingDinoSettings = GroundingDinoSettings()
+    between: int = Field(0, ge=0, description="frames between two stills that help to follow people; nothing is stored")
+
+    def parameters(self) -> dict[str, Any]:
+        chosen = self.model_dump(mode="json", include={"detector", "floor", "bodies", "between"})
+        if self.detector == "insightface":
+            chosen["insightface"] = self.insightface.parameters()
+        if self.bodies == "grounding_dino":
+            chosen["grounding_dino"] = self.grounding_dino.parameters()
+        return chosen
+
+
+class AestheticSettings(NetworkSettings):
+    weights: str = Field("", description="a CLIP image encoder; empty: not scored")
+    head: str = Field("", description="a safetensors or .pth file with the regression head on its embeddings")
+
+
+class QualitySettings(StageSettings):
+    frames: int = Field(8, ge=2, description="frames of the clip that motion and overlays are measured on")
+    aesthetic: AestheticSettings = AestheticSettings()
+
+    def parameters(self) -> dict[str, Any]:
+        scored = {"aesthetic": self.aesthetic.parameters()} if self.aesthetic.weights else {}
+        return {"frames": self.frames, **scored}
+
+
+class EndpointSettings(Settings):
+    """A server that speaks OpenAI's protocol, as `vllm serve` does. The key is read from OPENAI_API_KEY."""
+
+    url: str = "http://127.0.0.1:8000/v1"
+    model: str = Field("", description="the name under which it serves the model; empty: the only one it serves")
+    concurrency: int = Field(32, ge=1, description="requests under way at once, a worker")
+    retries: int = Field(4, ge=0, description="of a request that was refused for load or lost, with growing pauses")
+    timeout_s: float = Field(120, gt=0)
+
+
+class VllmSettings(Settings):
+    """vLLM inside the worker's process."""
+
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that one copy of the model is spread over")
+    gpu_memory: float = Field(0.9, gt=0, le=1, description="share of the GPU's memory that vLLM takes")
+    max_model_len: int = Field(16384, ge=256, description="tokens of a question, its images and its answer")
+    max_num_seqs: int = Field(64, ge=1, description="answers in the making at once")
+    eager: bool = Field(False, description="no CUDA graphs: starts sooner, runs slower")
+
+
+class QwenSettings(NetworkSettings):
+    """Qwen2.5-VL, asked for a caption, its entities and whose they are."""
+
+    weights: str = "Qwen/Qwen2.5-VL-7B-Instruct"
+    backend: Literal["vllm", "endpoint", "transformers"] = "vllm"
+    vllm: VllmSettings = VllmSettings()
+    endpoint: EndpointSettings = EndpointSettings()
+    prompts: str = Field("", description="a folder with prompts of your own; empty: conf/prompts")
+    language: Literal["en", "zh"] = Field("en", description="of captions")
+    frames: int = Field(8, ge=1, description="frames of the clip that the caption is written from")
+    max_pixels: int = Field(602112, ge=784, description="larger images are scaled down to this before they are sent")
+    rounds: int = Field(3, ge=1, description="times that ownership is asked, each with other numbers on the people")
+    temperature: float = Field(0.1, ge=0, le=0.1)
+    max_tokens: int = Field(768, ge=16, description="longest answer; one that is cut off there counts as weak")
+
+    def parameters(self) -> dict[str, Any]:
+        asked = self.model_dump(
+            mode="json", include={"language", "frames", "max_pixels", "rounds", "temperature", "max_tokens"}
+        )
+        served = {"endpoint": self.endpoint.model} if self.backend == "endpoint" else {}
+        return super().parameters() | asked | {"backend": self.backend} | served
 
 
 class CaptionSettings(StageSettings):
-    annotator: Literal["colour_baseline"] = "colour_baseline"
+    annotator: Literal["colour_baseline", "qwen2_5_vl"] = "colour_baseline"
+    qwen: QwenSettings = QwenSettings()
+
+    def parameters(self) -> dict[str, Any]:
+        chosen = {"qwen": self.qwen.parameters()} if self.annotator == "qwen2_5_vl" else {}
+        return {"annotator": self.annotator, **chosen}
 
 
 class GroundSettings(StageSettings):
-    grounder: Literal["face_regions"] = "face_regions"
+    grounder: Literal["face_regions", "grounding_dino"] = "face_regions"
+    grounding_dino: GroundingDinoSettings = GroundingDinoSettings()
+
+    def parameters(self) -> dict[str, Any]:
+        chosen = {"grounding_dino": self.grounding_dino.parameters()} if self.grounder == "grounding_dino" else {}
+        return {"grounder": self.grounder, **chosen}
 
 
 class SegmentSettings(StageSettings):
-    segmenter: Literal["grabcut"] = "grabcut"
-    iterations: int = Field(5, ge=1)
+    segmenter: Literal["grabcut", "sam", "sam2"] = "grabcut"
+    iterations: int = Field(5, ge=1, description="of GrabCut")
+    sam: SamSettings = SamSettings()
+    sam2: Sam2Settings = Sam2Settings()
+    speck_share: float = Field(0.01, ge=0, lt=1, description="islands and holes smaller than this share of a mask go")
+
+    def parameters(self) -> dict[str, Any]:
+        chosen: dict[str, Any] = {"segmenter": self.segmenter, "speck_share": self.speck_share}
+        if self.segmenter == "grabcut":
+            return chosen | {"iterations": self.iterations}
+        return chosen | {self.segmenter: (self.sam if self.segmenter == "sam" else self.sam2).parameters()}
+
+
+class FluxFillSettings(NetworkSettings):
+    weights: str = "black-forest-labs/FLUX.1-Fill-dev"
+    prompt: str = "an empty scene, nobody there"
+    steps: int = Field(30, ge=1)
+    guidance: float = 30.0
+    max_side: int = Field(1024, ge=64, description="larger images are scaled down for it")
+
+
+class LamaSettings(NetworkSettings):
+    weights: str = Field("lama_fp32.onnx", description="big-lama as ONNX: image and mask in, image out")
 
 
 class BackgroundSettings(StageSettings):
-    inpainter: Literal["cv2"] = "cv2"
+    inpainter: Literal["cv2", "flux_fill", "lama"] = "cv2"
+    flux_fill: FluxFillSettings = FluxFillSettings()
+    lama: LamaSettings = LamaSettings()
     frames: int = Field(9, ge=1, description="frames of the clip that the temporal median looks at")
     dilate_px: int = Field(9, ge=0, description="how far the removed regions are grown, at 360 lines of height")
+
+    def parameters(self) -> dict[str, Any]:
+        chosen = self.model_dump(mode="json", include={"inpainter", "frames", "dilate_px"})
+        if self.inpainter == "flux_fill":
+            chosen["flux_fill"] = self.flux_fill.parameters()
+        elif self.inpainter == "lama":
+            chosen["lama"] = self.lama.parameters()
+        return chosen
 
 
 class EncodeSettings(StageSettings):
@@ -116,6 +266,7 @@ class Stages(Settings):
     probe: ProbeSettings = ProbeSettings()
     shots: ShotSettings = ShotSettings()
     frames: FramesSettings = FramesSettings()
+    quality: QualitySettings = QualitySettings()
     faces: FaceSettings = FaceSettings()
     caption: CaptionSettings = CaptionSettings()
     ground: GroundSettings = GroundSettings()
@@ -150,7 +301,10 @@ class FilterRules(Settings):
     owner_min_share: float = Field(0.5, description="the annotator's votes that tie a phrase to a person")
     owner_min_inside: float = Field(0.6, description="share of an attribute's pixels inside its owner's body box")
     owner_min_margin: float = Field(0.2, description="that share less the share inside the next person's body box")
+    owner_min_vote_margin: float = Field(0.2, description="votes for the owner less those for the next person")
+    box_min_score: float = Field(0.0, description="the grounder's score of an attribute's or object's box")
     mask_min_score: float = 0.0
+    mask_min_stability: float = Field(0.0, description="where the segmenter gives one")
     attribute_min_area: float = Field(0.002, description="share of the frame")
     background_max_filled: float = Field(0.6, description="more invented pixels than this: no background reference")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -223,6 +224,20 @@ class Stills(Record):
     stills: tuple[Still, ...]
 
 
+class Quality(Record):
+    """How good a clip's pictures are, before anything is known of what they show. One value a still where plural."""
+
+    sharpness: tuple[float, ...] = Field(description="variance of the Laplacian at 360 lines of height")
+    brightness: tuple[Share, ...] = Field(description="mean luma")
+    clipped: tuple[Share, ...] = Field(description="pixels that are black or white altogether")
+    motion: float = Field(description="median length of the optical flow, in frame heights a second")
+    camera_motion: float = Field(description="the part of it that is the camera's, in the same unit")
+    overlay_share: Share = Field(description="area of subtitles, watermarks and other lettering that stands still")
+    aesthetic: float | None = Field(description="1…10; None where no model was configured")
+    content: Box = Field(description="the picture without black bars")
+    hashes: tuple[str, ...] = Field(description="perceptual hash of each still, 64 bits in hex")
+
+
 class Sighting(Record):
     """One person in one still."""
 
@@ -233,6 +248,9 @@ class Sighting(Record):
     body: Box
     body_score: float | None = Field(description="None when the box was derived from the face and not detected")
     sharpness: float = Field(description="variance of the Laplacian over the face")
+    frontal: Share | None = Field(None, description="1 looks into the camera, 0 is a profile; None without landmarks")
+    visible: Share | None = Field(None, description="of the face: not cut off by the frame and not covered")
+    embedding: tuple[float, ...] = Field((), description="identity, of unit length; empty where no model gives one")
 
 
 class Person(Record):
@@ -240,7 +258,14 @@ class Person(Record):
 
     index: int
     sightings: tuple[Sighting, ...]
-    embedding: tuple[float, ...] = ()
+
+    @property
+    def embedding(self) -> tuple[float, ...]:
+        """The mean of the sightings' embeddings, of unit length; empty where none has one."""
+        known = [s.embedding for s in self.sightings if s.embedding]
+        mean = [sum(values) / len(known) for values in zip(*known, strict=True)]
+        length = math.sqrt(sum(value * value for value in mean))
+        return tuple(value / length for value in mean) if length else ()
 
 
 class People(Record):
@@ -275,6 +300,12 @@ class Mention(Record):
         ranked = sorted(self.votes, key=lambda vote: -vote.share)
         tied = len(ranked) > 1 and ranked[0].share == ranked[1].share
         return None if tied or not ranked else ranked[0]
+
+    @property
+    def margin(self) -> float:
+        """The votes for the first person less those for the second; 0 without votes."""
+        shares = sorted((vote.share for vote in self.votes), reverse=True)
+        return shares[0] - (shares[1] if len(shares) > 1 else 0.0) if shares else 0.0
 
 
 class PersonMention(Record):
@@ -314,7 +345,8 @@ class EntityMask(Record):
     still: int
     box: Box = Field(description="the smallest one of whole pixels around the mask's")
     mask: Mask
-    score: float = Field(description="the segmenter's own quality estimate")
+    score: float = Field(description="the segmenter's own quality estimate (SAM: predicted IoU)")
+    stability: Share | None = Field(None, description="IoU of the mask cut at a lower and a higher threshold")
 
 
 class Segmentation(Record):
@@ -483,6 +515,7 @@ class Quarantined(Record):
     source_names: tuple[str, ...]
     start_s: float | None = None
     end_s: float | None = None
+    answers: tuple[str, ...] = Field((), description="what a model answered, raw, where that is the reason")
 
 
 # --- What a run tells of itself ---------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ STORED: tuple[type[Record], ...] = (
     records.Probe,
     records.ShotScores,
     records.Stills,
+    records.Quality,
     records.People,
     records.Caption,
     records.Grounding,

@@ -10,12 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 from dataengine.records import Clip, Record, SourceVideo, StageProvenance
+from dataengine.weights import Needs
 
 R = TypeVar("R", bound=Record)
 
 
 class BadInput(Exception):
-    """The row itself cannot be processed, today or tomorrow: it is quarantined with this message and never retried."""
+    """The row itself cannot be processed, today or tomorrow: it is quarantined with this message and never retried.
+
+    `answers` are what a model said, word for word, where that is the reason.
+    """
+
+    def __init__(self, message: str, answers: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.answers = tuple(answers)
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,8 @@ class Stage(ABC, Generic[R]):
     revision: str = ""
     prompt: str = ""
     """The text a language model is asked with; its hash enters the fingerprint and the provenance."""
+    needs: Needs = Needs()
+    """What must be there where the stage runs; instances override it when config chooses a model."""
 
     @abstractmethod
     def parameters(self) -> Mapping[str, Any]:
@@ -67,8 +77,11 @@ class Stage(ABC, Generic[R]):
         """Load models. Called once per worker process, before the first row that is not already stored."""
 
     @abstractmethod
-    def process(self, rows: Sequence[Row]) -> Sequence[R]:
-        """One record per row, in order. An exception rejects the batch; the engine then tries its rows one by one."""
+    def process(self, rows: Sequence[Row]) -> Sequence[R | BadInput]:
+        """One record per row, in order; for a row that it refuses, a `BadInput` in its place.
+
+        An exception rejects the batch; the engine then tries its rows one by one.
+        """
 
 
 def fingerprint(stage: Stage[Any], upstream: Sequence[str]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dataengine import spans
 from dataengine.config import DecideSettings, FilterRules
-from dataengine.decide import gates, ownership, references, spans
+from dataengine.decide import gates, ownership, references
 from dataengine.decide.references import Candidate
 from dataengine.decide.splits import split_of
 from dataengine.records import (

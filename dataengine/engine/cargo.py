@@ -104,4 +104,5 @@ def quarantined(row: Row, stage: str, error: Exception, attempts: int = 1) -> Qu
         source_names=row.source.names,
         start_s=row.clip.start_s if row.clip else None,
         end_s=row.clip.end_s if row.clip else None,
+        answers=getattr(error, "answers", ()),
     )

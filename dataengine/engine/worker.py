@@ -20,7 +20,7 @@ from dataengine.engine.measurements import Ledger, Measurements, Outcome
 from dataengine.engine.pipeline import Pipeline, Step
 from dataengine.engine.witness import Witness
 from dataengine.records import Quarantined, Record
-from dataengine.stage import Row
+from dataengine.stage import BadInput, Row
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class StageWorker:
             return [Outcome(rows[0].id, blamed, 0.0)]
         wall, cpu = time.perf_counter(), time.process_time()
         try:
-            results: Sequence[Record] = self._watched(rows)
+            results: Sequence[Record] = [self._judged(*pair) for pair in zip(rows, self._watched(rows), strict=True)]
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _SYSTEM:
                 raise
@@ -210,7 +210,10 @@ class StageWorker:
         wall, cpu = (time.perf_counter() - wall) / len(rows), (time.process_time() - cpu) / len(rows)
         return [Outcome(row.id, result, wall, cpu) for row, result in zip(rows, results, strict=True)]
 
-    def _watched(self, rows: Sequence[Row]) -> Sequence[Record]:
+    def _judged(self, row: Row, result: Record | BadInput) -> Record:
+        return quarantined(row, self.step.stage.name, result) if isinstance(result, BadInput) else result
+
+    def _watched(self, rows: Sequence[Row]) -> Sequence[Record | BadInput]:
         if self.witness is None:
             return self._process(rows)
         name, ids = self.step.stage.name, _ids(rows)
@@ -223,7 +226,7 @@ class StageWorker:
                 self.witness.hung(name, ids)
                 os._exit(1)
 
-    def _process(self, rows: Sequence[Row]) -> Sequence[Record]:
+    def _process(self, rows: Sequence[Row]) -> Sequence[Record | BadInput]:
         """The stage's own work, bounded in time. Raises what the stage raises, or `RowTimeout`."""
         for attempt in range(1, ATTEMPTS):
             try:

@@ -21,7 +21,7 @@ from dataengine.stage import BadInput, Row, Stage
 from dataengine.store import open_source
 from dataengine.video import Video
 
-_INPAINTERS: dict[str, Callable[[], Inpainter]] = {"cv2": Cv2Inpainter}
+_INPAINTERS: dict[str, Callable[[BackgroundSettings], Inpainter]] = {"cv2": lambda settings: Cv2Inpainter()}
 
 LINES = 360
 """`dilate_px` is meant for frames of this height."""
@@ -54,8 +54,9 @@ class BackgroundStage(Stage[Background]):
 
     def __init__(self, settings: BackgroundSettings) -> None:
         self.settings = settings
-        self._inpainter = _INPAINTERS[settings.inpainter]()
+        self._inpainter = _INPAINTERS[settings.inpainter](settings)
         self.model, self.revision = self._inpainter.name, self._inpainter.revision
+        self.needs = self._inpainter.needs
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()

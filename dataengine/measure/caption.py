@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 import cv2
 
 from dataengine.config import CaptionSettings
-from dataengine.measure.frames import pictures
+from dataengine.measure.frames import even, pictures
 from dataengine.models.colour_baseline import ColourBaseline
 from dataengine.models.interfaces import Annotator, Scene
 from dataengine.records import Caption, People, Record, Stills
-from dataengine.stage import Row, Stage
+from dataengine.stage import BadInput, Row, Stage
+from dataengine.store import open_source
+from dataengine.video import Frame, frames_at
 
-_ANNOTATORS: dict[str, Callable[[], Annotator]] = {"colour_baseline": ColourBaseline}
+_ANNOTATORS: dict[str, Callable[[CaptionSettings], Annotator]] = {"colour_baseline": lambda settings: ColourBaseline()}
 
 
 class CaptionStage(Stage[Caption]):
@@ -27,8 +29,9 @@ class CaptionStage(Stage[Caption]):
 
     def __init__(self, settings: CaptionSettings) -> None:
         self.settings = settings
-        self._annotator = _ANNOTATORS[settings.annotator]()
+        self._annotator = _ANNOTATORS[settings.annotator](settings)
         self.model, self.revision = self._annotator.name, self._annotator.revision
+        self.prompt, self.needs = self._annotator.prompt, self._annotator.needs
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()
@@ -37,5 +40,16 @@ class CaptionStage(Stage[Caption]):
         cv2.setNumThreads(1)
         self._annotator.load()
 
-    def process(self, rows: Sequence[Row]) -> Sequence[Caption]:
-        return self._annotator.annotate([Scene(tuple(pictures(row[Stills])), row[People]) for row in rows])
+    def process(self, rows: Sequence[Row]) -> Sequence[Caption | BadInput]:
+        return self._annotator.annotate([self._scene(row) for row in rows])
+
+    def _scene(self, row: Row) -> Scene:
+        clip = row.clip
+        if clip is None:
+            raise BadInput(f"{row.source.uri}: captions are written of clips, this row has none")
+        frames: Sequence[Frame] = ()
+        if count := self._annotator.frames:
+            times = [clip.start_s + (i + 0.5) / count * clip.seconds for i in range(count)]
+            with open_source(row.source.uri) as source:
+                frames = frames_at(source, times)
+        return Scene(row.id, tuple(pictures(row[Stills])), row[People], tuple(even(frame.rgb) for frame in frames))

@@ -18,7 +18,9 @@ from dataengine.models.interfaces import DetectedFace, FaceDetector, Image
 from dataengine.records import Box, People, Person, Record, Sighting, Stills
 from dataengine.stage import Row, Stage
 
-_DETECTORS: dict[str, Callable[[float], FaceDetector]] = {"centerface": CenterFace}
+_DETECTORS: dict[str, Callable[[FaceSettings], FaceDetector]] = {
+    "centerface": lambda settings: CenterFace(settings.floor)
+}
 
 FAR = 4.0
 """A face that moved this many face widths between stills is half as near as one can be."""
@@ -38,8 +40,9 @@ class FacesStage(Stage[People]):
 
     def __init__(self, settings: FaceSettings) -> None:
         self.settings = settings
-        self._detector = _DETECTORS[settings.detector](settings.floor)
+        self._detector = _DETECTORS[settings.detector](settings)
         self.model, self.revision = self._detector.name, self._detector.revision
+        self.needs = self._detector.needs
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()

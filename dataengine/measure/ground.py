@@ -12,7 +12,7 @@ from dataengine.models.interfaces import Grounder, Query, Region
 from dataengine.records import Box, Caption, GroundedBox, Grounding, People, Record, Stills
 from dataengine.stage import Row, Stage
 
-_GROUNDERS: dict[str, Callable[[], Grounder]] = {"face_regions": FaceRegions}
+_GROUNDERS: dict[str, Callable[[GroundSettings], Grounder]] = {"face_regions": lambda settings: FaceRegions()}
 
 
 class GroundStage(Stage[Grounding]):
@@ -29,8 +29,9 @@ class GroundStage(Stage[Grounding]):
 
     def __init__(self, settings: GroundSettings) -> None:
         self.settings = settings
-        self._grounder = _GROUNDERS[settings.grounder]()
+        self._grounder = _GROUNDERS[settings.grounder](settings)
         self.model, self.revision = self._grounder.name, self._grounder.revision
+        self.needs = self._grounder.needs
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()

@@ -15,7 +15,9 @@ from dataengine.models.interfaces import Image, Prompt, Segmenter
 from dataengine.records import Caption, EntityMask, GroundedBox, Grounding, People, Record, Segmentation, Stills
 from dataengine.stage import Row, Stage
 
-_SEGMENTERS: dict[str, Callable[[int], Segmenter]] = {"grabcut": GrabCut}
+_SEGMENTERS: dict[str, Callable[[SegmentSettings], Segmenter]] = {
+    "grabcut": lambda settings: GrabCut(settings.iterations)
+}
 
 
 class SegmentStage(Stage[Segmentation]):
@@ -28,8 +30,9 @@ class SegmentStage(Stage[Segmentation]):
 
     def __init__(self, settings: SegmentSettings) -> None:
         self.settings = settings
-        self._segmenter = _SEGMENTERS[settings.segmenter](settings.iterations)
+        self._segmenter = _SEGMENTERS[settings.segmenter](settings)
         self.model, self.revision = self._segmenter.name, self._segmenter.revision
+        self.needs = self._segmenter.needs
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dataengine.models.interfaces import DetectedFace, Image
 from dataengine.records import Box
+from dataengine.weights import Needs
 
 CELL = 4
 """The network's output has a cell for every 4 × 4 pixels."""
@@ -43,6 +44,7 @@ class CenterFace:
     """Implements `FaceDetector`. Faces that score less than `floor` are not reported."""
 
     name = "centerface"
+    needs = Needs()
 
     def __init__(self, floor: float) -> None:
         digest = hashlib.sha256(weights_file().read_bytes()).hexdigest()

@@ -18,6 +18,8 @@ from dataengine.models import colour_names, grabcut
 from dataengine.models.face_regions import centre_x, face_coordinates, face_unit
 from dataengine.models.interfaces import Image, Pixels, Scene
 from dataengine.records import Caption, Mention, Person, PersonMention, Phrase, Sighting, Span, Vote
+from dataengine.stage import BadInput
+from dataengine.weights import Needs
 
 ITERATIONS = 3
 """Of GrabCut: colours need no fine outline."""
@@ -72,12 +74,15 @@ class ColourBaseline:
     """Implements `Annotator` by rules; `answers` stays empty."""
 
     name = "colour-baseline"
+    needs = Needs()
+    prompt = ""
+    frames = 0
     revision = f"1, opencv {cv2.__version__}"
 
     def load(self) -> None:
         """There are no weights."""
 
-    def annotate(self, scenes: Sequence[Scene]) -> list[Caption]:
+    def annotate(self, scenes: Sequence[Scene]) -> list[Caption | BadInput]:
         return [self._annotate(scene) for scene in scenes]
 
     def _annotate(self, scene: Scene) -> Caption:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from dataengine.models.interfaces import Image, Pixels
+from dataengine.weights import Needs
 
 REACH = 16
 """Holes are scaled down until no pixel is farther than this from the rim: beyond it the method draws streaks."""
@@ -17,6 +18,7 @@ class Cv2Inpainter:
     """Implements `Inpainter`. It continues colours and broad gradients, not texture: large fills are smooth."""
 
     name = "cv2-telea"
+    needs = Needs()
     revision = f"opencv {cv2.__version__}"
 
     def load(self) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dataengine.models.interfaces import Query, Region
 from dataengine.records import Box
+from dataengine.weights import Needs
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -98,6 +99,7 @@ class FaceRegions:
     """
 
     name = "face-regions"
+    needs = Needs()
     revision = "1"
 
     def load(self) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dataengine.models.face_regions import HAIR, TOPS, centre_x, face_coordinates, face_unit, in_silhouette, words_of
 from dataengine.models.interfaces import Image, Pixels, Prompt, Segment
 from dataengine.records import Box, Sighting
+from dataengine.weights import Needs
 
 LONG_SIDE = 192
 """The working copy's long side: masks keep about two pixels of detail at 360 lines."""
@@ -35,6 +36,7 @@ class GrabCut:
     """Implements `Segmenter`. The same input gives the same masks: the generator behind the clustering is seeded."""
 
     name = "grabcut"
+    needs = Needs()
     revision = f"opencv {cv2.__version__}"
 
     def __init__(self, iterations: int) -> None:

@@ -7,14 +7,16 @@ sent to other processes, without loading it; `load` does the work, once a proces
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.records import Box, Caption, People, Sighting
+from dataengine.stage import BadInput
+from dataengine.weights import Needs
 
 Image: TypeAlias = NDArray[np.uint8]
 """RGB, (H, W, 3)."""
@@ -31,10 +33,17 @@ class Model(Protocol):
 
     @property
     def revision(self) -> str:
-        """What pins its weights and code: package version and hash, or hub revision. Known before `load`."""
+        """What pins its weights and code: package version and hash, or hub revision. Known before `load`.
+
+        Raises `MissingWeightsError` where the weights are not on this machine.
+        """
+
+    @property
+    def needs(self) -> Needs:
+        """Weights, packages and memory, known without loading anything and without the weights being there."""
 
     def load(self) -> None:
-        """Read weights. Raises `FileNotFoundError` naming the file and how to get it."""
+        """Read weights, once a process. Raises `MissingWeightsError` naming the file and how to get it."""
 
 
 class ShotDetector(Model, Protocol):
@@ -55,6 +64,8 @@ class DetectedFace:
     score: float
     landmarks: tuple[tuple[float, float], ...]
     """Left eye, right eye, nose, left and right mouth corner as seen in the image; empty when the model has none."""
+    embedding: tuple[float, ...] = ()
+    """Identity, of unit length; empty when the model has none."""
 
 
 class FaceDetector(Model, Protocol):
@@ -66,13 +77,49 @@ class FaceDetector(Model, Protocol):
 class Scene:
     """What an annotator looks at: a clip's stills and the people found in them."""
 
+    clip_id: str
     images: tuple[Image, ...]
     people: People
+    frames: tuple[Image, ...] = ()
+    """More frames of the clip in order of time, as many as the annotator asked for (`Annotator.frames`)."""
 
 
 class Annotator(Model, Protocol):
-    def annotate(self, scenes: Sequence[Scene]) -> list[Caption]:
-        """A caption for each scene; every phrase of it with its span, tied to people by votes."""
+    @property
+    def prompt(self) -> str:
+        """All the text that it asks with; empty for rules."""
+
+    @property
+    def frames(self) -> int:
+        """How many frames of a clip it wants beside the stills."""
+
+    def annotate(self, scenes: Sequence[Scene]) -> list[Caption | BadInput]:
+        """A caption for each scene; every phrase of it with its span, tied to people by votes.
+
+        A scene that no usable answer was given for has a `BadInput` with the raw answers in its place.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request to a vision-language model: a user's turn of texts and images, to be answered in JSON."""
+
+    parts: tuple[str | Image, ...]
+    schema: Mapping[str, Any]
+    """JSON Schema that the answer is constrained to."""
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    text: str
+    complete: bool
+    """False when it was cut off at the longest length allowed."""
+
+
+class VisionLanguageModel(Model, Protocol):
+    async def answer(self, question: Question) -> Answer:
+        """What it says. Always awaited on one and the same event loop; many questions may be under way at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +156,8 @@ class Segment:
     pixels: Pixels
     score: float
     """The segmenter's own estimate of the mask's quality, 0…1 (SAM: predicted IoU)."""
+    stability: float | None = None
+    """IoU of the masks cut at a lower and a higher threshold; None where it has no threshold."""
 
 
 class Segmenter(Model, Protocol):

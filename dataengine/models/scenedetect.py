@@ -10,6 +10,7 @@ from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
 
 from dataengine.models.interfaces import Image
+from dataengine.weights import Needs
 
 RATIO = 3.0
 """The library's default: a cut changes at least this many times as much as the frames around it."""
@@ -29,6 +30,7 @@ class Adaptive:
     """
 
     name = "pyscenedetect-adaptive"
+    needs = Needs()
     size = (256, 144)
 
     def __init__(self) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.models.interfaces import Image
+from dataengine.weights import Needs
 
 if TYPE_CHECKING:
     from dataengine.models.transnetv2_network import Network
@@ -41,6 +42,7 @@ class TransNetV2:
     """Scores every frame of a stream for "the shot changes after this frame". Implements `ShotDetector`."""
 
     name = "transnetv2"
+    needs = Needs()
     size = (WIDTH, HEIGHT)
 
     def __init__(self, threads: int = 1) -> None:

