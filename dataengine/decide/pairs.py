@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dataengine import spans
+from dataengine import phrases, spans
 from dataengine.config import DecideSettings, FilterRules
 from dataengine.decide import gates, ownership, references
 from dataengine.decide.references import Candidate
@@ -185,9 +185,9 @@ class _Draft:
         return tuple(kept)
 
     def _attribute(self, entity: str, mention: Mention, named: _Named) -> Reference | Reason:
-        disagreement = ownership.check_votes(mention, named.vote.person, self._filters)
-        if disagreement is not None:
-            return disagreement
+        strange = phrases.unfit(mention.phrase.text) or ownership.check_votes(mention, named.vote.person, self._filters)
+        if strange is not None:
+            return strange
         candidates = self._worn(entity, named)
         if isinstance(candidates, Reason):
             return candidates
@@ -231,7 +231,9 @@ class _Draft:
             entity = f"o{number}"
             # Nothing says how sharp an object is: all its stills count the same, and the scores decide.
             candidates = _good([self._judge(found, 0.0) for found in self._masks.get(entity, [])])
-            phrase = candidates if isinstance(candidates, Reason) else self._claim(wanted)
+            phrase = phrases.unfit(wanted.text) or (
+                candidates if isinstance(candidates, Reason) else self._claim(wanted)
+            )
             if isinstance(candidates, list) and isinstance(phrase, Phrase):
                 kept.append(self._reference(entity, "object", phrase, candidates))
             elif isinstance(phrase, Reason):
