@@ -8,7 +8,7 @@ THINGS = """black shirt|running shoes|face mask|hand bag|bag with a face on it|l
 |engagement ring|walking stick|glasses|head scarf|hat|wedding dress|painting|a red dress|stockings|backpack|wristwatch
 |armband|黑色衬衫|手表|红色帽子|手提包|眼镜|头巾""".replace("\n", "")
 PARTS = "left hand|hands|blue eyes|smiling face|feet|bald head|her arms|open mouth|bare shoulders|左手|眼睛|微笑的脸"
-DOINGS = """walking|holding a cup|talking to her|wearing glasses|smile|warm smile|looking at the camera|sitting on a chair
+DOINGS = """walking|holding a cup|talking to her|wearing glasses|smile|warm smile|looking at the camera|sitting on
 |serious expression|gaze|正在说话|微笑|坐着""".replace("\n", "")
 
 

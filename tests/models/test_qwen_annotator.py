@@ -27,7 +27,7 @@ ENTITIES = {
     "objects": ["desk"],
     "background": "office",
 }
-OWNERS = {"man on the left": 0, "black shirt": 0, "man on the right": 1, "black hat": 1}
+OWNERS = {"man": 0, "man on the left": 0, "black shirt": 0, "man on the right": 1, "black hat": 1}
 
 
 class Scripted:
@@ -129,6 +129,7 @@ def test_what_is_asked(scene) -> None:
     assert "4 frames" in first.parts[-1] and "English" in first.parts[-1]
     assert TEXT in second.parts[-1] and "$" not in second.parts[-1]
     assert len({question.seed for _, question in model.asked}) == 4
+    assert "The [1: man on the left] in a [2: black shirt] talks to the [3: man" in rounds[0].parts[-1]
     assert [person_of(question) for question in rounds] in ([{1: 0, 2: 1}, {1: 1, 2: 0}], [{1: 1, 2: 0}, {1: 0, 2: 1}])
     for question in rounds:
         assert not np.array_equal(question.parts[0], scene.images[0]), "boxes are drawn"
