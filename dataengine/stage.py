@@ -63,11 +63,19 @@ class Stage(ABC, Generic[R]):
 
     model: str = "rules"
     """The network behind the stage, for provenance; instances override it when config chooses."""
-    revision: str = ""
     prompt: str = ""
     """The text a language model is asked with; its hash enters the fingerprint and the provenance."""
     needs: Needs = Needs()
     """What must be there where the stage runs; instances override it when config chooses a model."""
+
+    @property
+    def revision(self) -> str:
+        """What pins the model's weights and code; empty for rules.
+
+        Looked up when it is asked for: a stage can be made, and asked for its `needs`, without its weights. Raises
+        `MissingWeightsError` when they are not on this machine.
+        """
+        return ""
 
     @abstractmethod
     def parameters(self) -> Mapping[str, Any]:

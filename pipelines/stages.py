@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from dataengine.config import BuildSettings, digest
+from dataengine.config import BuildSettings, StageSettings, digest
 from dataengine.decide.clips import plan_clips
 from dataengine.decide.gates import gate_faces
 from dataengine.decide.pairs import Measured, decide_pair
@@ -32,7 +33,7 @@ from dataengine.records import (
     ShotScores,
     Stills,
 )
-from dataengine.stage import Row, provenance
+from dataengine.stage import Row, Stage, provenance
 
 
 @dataclass(frozen=True)
@@ -67,24 +68,34 @@ class Decisions:
         return decide_pair(measured, self.provenance, self.settings.decide, self.settings.seed)
 
 
+SOURCE_STAGES: tuple[type[Stage], ...] = (ProbeStage, ShotsStage)
+CLIP_STAGES: tuple[type[Stage], ...] = (
+    FramesStage,
+    FacesStage,
+    CaptionStage,
+    GroundStage,
+    SegmentStage,
+    BackgroundStage,
+    EncodeStage,
+)
+"""All stages, in order; each is configured by the section of its name in `Stages`."""
+
+
+def make(kind: type[Stage], settings: BuildSettings) -> Step:
+    """A stage as configured. Its model is chosen here and loaded where it runs; its weights need not be here."""
+    section: StageSettings = getattr(settings.stages, kind.name)
+    configured: Callable[[StageSettings], Stage] = kind
+    return Step(configured(section), section.resources)
+
+
 def compose(settings: BuildSettings) -> Pipeline:
-    """The pipeline of a build. Models are chosen here and loaded where they run."""
-    of = settings.stages
+    """The pipeline of a build. Raises `MissingWeightsError` for the first weights that are not on this machine."""
     draft = Decisions(settings, Provenance(stages=(), decided_by=digest(settings.decide)))
     pipeline = Pipeline(
-        source_steps=(
-            Step(ProbeStage(of.probe), of.probe.resources),
-            Step(ShotsStage(of.shots), of.shots.resources),
-        ),
+        source_steps=tuple(make(kind, settings) for kind in SOURCE_STAGES),
         cut=draft.cut,
-        clip_steps=(
-            Step(FramesStage(of.frames), of.frames.resources),
-            Step(FacesStage(of.faces), of.faces.resources),
-            Step(CaptionStage(of.caption), of.caption.resources, admit=draft.admit),
-            Step(GroundStage(of.ground), of.ground.resources),
-            Step(SegmentStage(of.segment), of.segment.resources),
-            Step(BackgroundStage(of.background), of.background.resources),
-            Step(EncodeStage(of.encode), of.encode.resources),
+        clip_steps=tuple(
+            replace(make(kind, settings), admit=draft.admit if kind is CaptionStage else None) for kind in CLIP_STAGES
         ),
         finish=draft.finish,
         verdict=Decision,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from dataengine.config import Resources
 from dataengine.records import Clip, Record, Rejected
@@ -55,6 +56,10 @@ class Pipeline:
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of every stage by name. Raises `ValueError` when a stage reads what none before it writes."""
         return fingerprints([step.stage for step in self.steps])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the fingerprints as they are here: another process's machine may lack the weights of other stages."""
+        return {**self.__dict__, "fingerprints": self.fingerprints}
 
     @cached_property
     def writers(self) -> dict[type[Record], str]:

@@ -55,8 +55,11 @@ class BackgroundStage(Stage[Background]):
     def __init__(self, settings: BackgroundSettings) -> None:
         self.settings = settings
         self._inpainter = _INPAINTERS[settings.inpainter](settings)
-        self.model, self.revision = self._inpainter.name, self._inpainter.revision
-        self.needs = self._inpainter.needs
+        self.model, self.needs = self._inpainter.name, self._inpainter.needs
+
+    @property
+    def revision(self) -> str:
+        return self._inpainter.revision
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()

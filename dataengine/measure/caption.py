@@ -30,8 +30,12 @@ class CaptionStage(Stage[Caption]):
     def __init__(self, settings: CaptionSettings) -> None:
         self.settings = settings
         self._annotator = _ANNOTATORS[settings.annotator](settings)
-        self.model, self.revision = self._annotator.name, self._annotator.revision
-        self.prompt, self.needs = self._annotator.prompt, self._annotator.needs
+        self.model, self.prompt = self._annotator.name, self._annotator.prompt
+        self.needs = self._annotator.needs
+
+    @property
+    def revision(self) -> str:
+        return self._annotator.revision
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()

@@ -41,8 +41,11 @@ class FacesStage(Stage[People]):
     def __init__(self, settings: FaceSettings) -> None:
         self.settings = settings
         self._detector = _DETECTORS[settings.detector](settings)
-        self.model, self.revision = self._detector.name, self._detector.revision
-        self.needs = self._detector.needs
+        self.model, self.needs = self._detector.name, self._detector.needs
+
+    @property
+    def revision(self) -> str:
+        return self._detector.revision
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()

@@ -30,8 +30,11 @@ class GroundStage(Stage[Grounding]):
     def __init__(self, settings: GroundSettings) -> None:
         self.settings = settings
         self._grounder = _GROUNDERS[settings.grounder](settings)
-        self.model, self.revision = self._grounder.name, self._grounder.revision
-        self.needs = self._grounder.needs
+        self.model, self.needs = self._grounder.name, self._grounder.needs
+
+    @property
+    def revision(self) -> str:
+        return self._grounder.revision
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()

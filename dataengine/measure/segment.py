@@ -31,8 +31,11 @@ class SegmentStage(Stage[Segmentation]):
     def __init__(self, settings: SegmentSettings) -> None:
         self.settings = settings
         self._segmenter = _SEGMENTERS[settings.segmenter](settings)
-        self.model, self.revision = self._segmenter.name, self._segmenter.revision
-        self.needs = self._segmenter.needs
+        self.model, self.needs = self._segmenter.name, self._segmenter.needs
+
+    @property
+    def revision(self) -> str:
+        return self._segmenter.revision
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()

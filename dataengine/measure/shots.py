@@ -39,7 +39,11 @@ class ShotsStage(Stage[ShotScores]):
     def __init__(self, settings: ShotSettings) -> None:
         self.settings = settings
         self._detector = _DETECTORS[settings.detector]()
-        self.model, self.revision = self._detector.name, self._detector.revision
+        self.model, self.needs = self._detector.name, self._detector.needs
+
+    @property
+    def revision(self) -> str:
+        return self._detector.revision
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()
