@@ -57,9 +57,13 @@ class QwenAnnotator:
         self._model = model
         self._settings = settings
         self._prompts = Prompts.read(Path(settings.prompts) if settings.prompts else FOLDER)
-        self.name, self.revision, self.needs = model.name, model.revision, model.needs
+        self.name, self.needs = model.name, model.needs
         self.prompt, self.frames = self._prompts.all, settings.frames
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def revision(self) -> str:
+        return self._model.revision
 
     def load(self) -> None:
         self._model.load()
