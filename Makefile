@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 DEMO := demo
 # As in pipelines/__init__.py: waiting threads must not spin on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
+# A build is a dozen processes: each that may not keep its compiled imports compiles Ray's and ours anew, 3 s of CPU.
+unexport PYTHONDONTWRITEBYTECODE
 # uv from the PATH, or one of our own beside the environment.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # A machine with an NVIDIA driver gets the GPU lock (vLLM), any other the CPU lock.

@@ -15,7 +15,9 @@ from dataengine.engine.lease import NAME
 
 
 def start(videos: Path, out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipelines.build", "--input", str(videos), "--output", str(out)]
+    # Where a shell runs the tests in the background they ignore Ctrl-C, and would pass that on.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "pipelines.build"]
+    command += ["--input", str(videos), "--output", str(out), "stages.shots.detector=adaptive"]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"RAY_ADDRESS": ""}
     )
