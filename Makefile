@@ -39,8 +39,9 @@ demo: setup ## Raw video -> shards -> report -> training -> sample, on this mach
 	@test -f $(DEMO)/input/sample.mp4 || $(BIN)/dataengine sample-video $(DEMO)/input
 	@$(BIN)/dataengine run conf/end_to_end.yaml
 
+# Two processes, one with all that starts a Ray. On two cores, threads of PyTorch would only get into their way.
 test: setup ## All tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup ## ruff, ruff format, mypy and the floors of the house
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ def until(run: subprocess.Popen[str], reached) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.xdist_group("ray")
 def test_signals_end_a_run_with_advice_and_a_second_run_is_refused(sample_video, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = start(sample_video.path, out)
@@ -50,7 +50,8 @@ def test_signals_end_a_run_with_advice_and_a_second_run_is_refused(sample_video,
     assert list(out.glob("measurements/probe/*/part-*"))
 
     third = start(sample_video.path, out)
-    until(third, (out / NAME).exists)
+    # Ray has started, and what the first run stored was looked at.
+    until(third, lambda: list(out.glob("measurements/probe/*/summary-*")))
     third.send_signal(signal.SIGINT)
     assert "stopped by Ctrl-C" in third.communicate(timeout=200)[0]
     assert third.returncode == 130
