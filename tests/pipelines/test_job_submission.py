@@ -46,8 +46,8 @@ def test_a_submitted_job_gives_the_shards_of_a_local_build(cluster: LocalCluster
 
     build = ["python", "-m", "pipelines.build", "--input", str(short.videos), "--output", str(tmp_path / "out")]
     # Quarantined rows are no failure of the job, as in the manifest below.
-    build += [*short.settings, "||", "test", "$?", "-eq", str(int(Exit.QUARANTINED))]
-    told = ray_job("submit", "--working-dir", ".", "--submission-id", "build", "--", *build)
+    entrypoint = f"{shlex.join([*build, *short.settings])} || test $? -eq {Exit.QUARANTINED:d}"
+    told = ray_job("submit", "--working-dir", ".", "--submission-id", "build", "--", "bash", "-c", entrypoint)
     assert told.returncode == 0, told.stdout[-4000:] + told.stderr[-4000:]
     assert "7 videos → 4 clips → 4 pairs" in told.stdout
     assert "succeeded" in ray_job("status", "build").stdout
