@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 DEMO := demo
 # As in pipelines/__init__.py: waiting threads must not spin on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
+# A build is a dozen processes: each that may not keep its compiled imports compiles Ray's and ours anew, 3 s of CPU.
+unexport PYTHONDONTWRITEBYTECODE
 # uv from the PATH, or one of our own beside the environment.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # A machine with an NVIDIA driver gets the GPU lock (vLLM), any other the CPU lock.
@@ -37,8 +39,9 @@ demo: setup ## Raw video -> shards -> report -> training -> sample, on this mach
 	@test -f $(DEMO)/input/sample.mp4 || $(BIN)/dataengine sample-video $(DEMO)/input
 	@$(BIN)/dataengine run conf/end_to_end.yaml
 
+# Two processes, one with all that starts a Ray. On two cores, threads of PyTorch would only get into their way.
 test: setup ## All tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup ## ruff, ruff format, mypy and the floors of the house
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import ray
@@ -40,6 +41,18 @@ from dataengine.records import (
 from dataengine.video import encode_clip
 from dataengine.world.bad_videos import BadFile, make_bad_videos
 from dataengine.world.sample import SampleTruth, make_sample
+
+# A busy machine is no bug: no example may fail for the time it took.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of two processes that share the tests (`make test`), one gets all that use Ray: a second Ray would cost more."""
+    for item in items:
+        if "ray_here" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @dataclass(frozen=True)
