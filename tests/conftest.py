@@ -47,12 +47,12 @@ hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two processes that share the tests (`make test`), one gets all that use Ray: a second Ray would cost more."""
+    """Mark what uses Ray: of the two processes that share the tests (`make test`), one gets all of it."""
     for item in items:
         if "ray_here" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+            item.add_marker("ray")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rich.console import Console
 from harness import SETTINGS, Ledger, Target, campaign, compare, plan, show
 
 
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_a_build_survives_kills_of_its_driver_workers_and_nodes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -66,7 +66,7 @@ def series(page: str) -> dict[tuple[str, ...], float]:
     return dict(values)
 
 
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 def test_a_scrape_counts_every_row_once_though_the_tally_was_killed(tmp_path: Path) -> None:
     out = tmp_path / "pages.json"
     done = subprocess.run([sys.executable, "-c", SESSION, str(out)], capture_output=True, text=True, timeout=300)

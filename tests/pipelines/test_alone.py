@@ -29,7 +29,7 @@ def until(run: subprocess.Popen[str], reached) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 def test_signals_end_a_run_with_advice_and_a_second_run_is_refused(sample_video, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = start(sample_video.path, out)
