@@ -93,9 +93,9 @@ def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...
     from dataengine.engine.sources import InputError
     from dataengine.lumosx.checkpoint import CheckpointError
     from dataengine.lumosx.data import SampleError
-    from dataengine.lumosx.pretrained import MissingWeightsError
     from dataengine.lumosx.trainer import TrainError
     from dataengine.store import StoreError
+    from dataengine.weights import MissingWeightsError
 
     failures = (Busy, LeaseLost, ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError)
     return (ConfigError, InputError), (*failures, TrainError)
