@@ -137,6 +137,11 @@ class Region:
     score: float
 
 
+class PersonDetector(Model, Protocol):
+    def people(self, images: Sequence[Image]) -> list[list[Region]]:
+        """Everybody in each image, from head to foot as far as they are seen, best first."""
+
+
 class Grounder(Model, Protocol):
     def ground(self, queries: Sequence[Query]) -> list[list[Region]]:
         """The candidate regions of each query, best first; none when it is not to be seen."""

@@ -110,7 +110,7 @@ def test_a_second_run_measures_nothing_and_changes_nothing(built, run_build: Cal
 def test_output_does_not_depend_on_the_number_of_workers(
     short, run_build: Callable[..., RunSummary], tmp_path: Path
 ) -> None:
-    stages = ("probe", "shots", "frames", "faces", "caption", "ground", "segment", "background", "encode")
+    stages = ("probe", "shots", "frames", "quality", "faces", "caption", "ground", "segment", "background", "encode")
     two = [f"stages.{stage}.resources.workers=2" for stage in stages]
     batches = [f"stages.{stage}.resources.batch=3" for stage in stages]
     run_build(short.videos, tmp_path / "two", *short.settings, *two, *batches)
