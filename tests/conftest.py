@@ -93,6 +93,14 @@ def bad_video_folder(tmp_path_factory: pytest.TempPathFactory) -> BadVideoFolder
     return BadVideoFolder(folder, make_bad_videos(folder))
 
 
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen2.5-VL with random weights. Read-only: tests share it."""
+    from tiny import qwen  # transformers and torch, for those who want them
+
+    return qwen.build(tmp_path_factory.mktemp("models") / "tiny-qwen")
+
+
 # --- A clip's measurements, drawn instead of measured: plain shapes at known places -----------------------------------
 
 NOUNS = ("woman", "man", "girl")
