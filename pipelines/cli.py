@@ -363,7 +363,8 @@ def train(
         settings = settings_of(Kind.TRAIN, profile, overrides or [])
         assert isinstance(settings, TrainSettings)
         result = run_training(data, run, settings, console=console)
-    show_training(result, console)
+    if result is not None:
+        show_training(result, console)
 
 
 @app.command()
