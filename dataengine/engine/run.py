@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,7 +68,7 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
             # Ray warns of each actor whose arguments lie in the object store; here the driver keeps them alive.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            with _silent_core():
+            with _silent_core(), _uninterrupted():
                 ray.init(
                     address="local",  # not a cluster that somebody else left here
                     num_cpus=max(os.cpu_count() or 1, math.ceil(most)),
@@ -87,6 +89,22 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
             f"the stages ask for {cpus:g} CPUs and {gpus:g} GPUs, the cluster has {total.get('CPU', 0):g} and "
             f"{total.get('GPU', 0):g}: lower stages.*.resources (workers, cpus, gpus) or add nodes"
         )
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: Ray's start, cut off in the middle, leaves locks that its end waits for."""
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 import toy
 from dataengine.config import Resources
+from dataengine.engine import run
 from dataengine.engine.measurements import Measurements, ledgers
 from dataengine.engine.pipeline import Pipeline, Step
 from dataengine.engine.run import ClusterTooSmall, connect, each, measure, source_batches
@@ -100,3 +102,12 @@ def test_stages_that_cannot_fit_are_refused_instead_of_hanging(journal: Path) ->
     step = toy.pipeline(journal).clip_steps[0]
     with pytest.raises(ClusterTooSmall, match="resources"):
         connect(steps=[Step(step.stage, Resources(workers=1, cpus=0.1, gpus=1))])
+
+
+def test_ctrl_c_waits_for_the_end_of_what_must_not_be_cut_off() -> None:
+    ended = []
+    with pytest.raises(KeyboardInterrupt), run._uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        ended.append(True)
+    assert ended
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
