@@ -68,7 +68,7 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
             # Ray warns of each actor whose arguments lie in the object store; here the driver keeps them alive.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            with _silent_core(), _uninterrupted():
+            with _silent_core(), uninterrupted():
                 ray.init(
                     address="local",  # not a cluster that somebody else left here
                     num_cpus=max(os.cpu_count() or 1, math.ceil(most)),
@@ -92,8 +92,8 @@ def connect(address: str | None = None, steps: Sequence[Step] = ()) -> None:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: Ray's start, cut off in the middle, leaves locks that its end waits for."""
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: Ray's start, cut off half-way, leaves locks that its end waits for."""
     if threading.current_thread() is not threading.main_thread():  # which alone gets signals
         yield
         return

@@ -11,10 +11,9 @@ import pytest
 
 import toy
 from dataengine.config import Resources
-from dataengine.engine import run
 from dataengine.engine.measurements import Measurements, ledgers
 from dataengine.engine.pipeline import Pipeline, Step
-from dataengine.engine.run import ClusterTooSmall, connect, each, measure, source_batches
+from dataengine.engine.run import ClusterTooSmall, connect, each, measure, source_batches, uninterrupted
 from dataengine.engine.survey import survey
 from dataengine.engine.tally import Tally
 from dataengine.records import Quarantined
@@ -106,7 +105,7 @@ def test_stages_that_cannot_fit_are_refused_instead_of_hanging(journal: Path) ->
 
 def test_ctrl_c_waits_for_the_end_of_what_must_not_be_cut_off() -> None:
     ended = []
-    with pytest.raises(KeyboardInterrupt), run._uninterrupted():
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
         signal.raise_signal(signal.SIGINT)
         ended.append(True)
     assert ended
