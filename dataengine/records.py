@@ -174,6 +174,52 @@ class Clip(Record):
         )
 
 
+# --- What a vision-language model answers: decoding is constrained to these, so lengths are bounded -------------------
+
+Words = Annotated[str, Field(min_length=1, max_length=100)]
+"""A phrase copied from a caption."""
+
+
+class CaptionAnswer(Record):
+    """To "what does the clip show?"."""
+
+    caption: str = Field(min_length=1, max_length=1600)
+
+
+class PersonWords(Record):
+    """A person in a caption's own words."""
+
+    noun: Words
+    attributes: tuple[Words, ...] = Field(max_length=3)
+
+
+class EntitiesAnswer(Record):
+    """To "whom and what does the caption name?"."""
+
+    people: tuple[PersonWords, ...] = Field(max_length=6)
+    objects: tuple[Words, ...] = Field(max_length=6)
+    background: str = Field(max_length=100, description="empty where the caption names none")
+
+
+class RepairAnswer(Record):
+    """To "what exactly does the caption say for these?": one an asked phrase, empty where nothing fits."""
+
+    phrases: tuple[Annotated[str, Field(max_length=100)], ...] = Field(max_length=36)
+
+
+class Choice(Record):
+    """Whose a phrase is."""
+
+    phrase: Words
+    person: int = Field(ge=0, le=99, description="number of a box; 0 is nobody of them")
+
+
+class OwnershipAnswer(Record):
+    """To "which of the numbered people is it, or wears it?": one choice an asked phrase, in order."""
+
+    choices: tuple[Choice, ...] = Field(max_length=36)
+
+
 # --- Measurements: what the costly stages write, raw and with scores --------------------------------------------------
 
 
@@ -322,7 +368,9 @@ class Caption(Record):
     people: tuple[PersonMention, ...]
     objects: tuple[Phrase, ...]
     background: Phrase | None
-    answers: tuple[str, ...] = Field(description="the model's raw answers, one a question; none from rules")
+    answers: tuple[str, ...] = Field(
+        description="what the model answered, raw, each behind its question's name: `caption: …`; none from rules"
+    )
 
 
 class GroundedBox(Record):
@@ -335,7 +383,12 @@ class GroundedBox(Record):
 
 
 class Grounding(Record):
-    boxes: tuple[GroundedBox, ...]
+    boxes: tuple[GroundedBox, ...] = Field(description="candidates; those of an entity in a still best first")
+
+    @property
+    def best(self) -> dict[tuple[str, int], GroundedBox]:
+        """The best box by entity and still: the one that is cut out."""
+        return {(box.entity, box.still): box for box in reversed(self.boxes)}
 
 
 class EntityMask(Record):
@@ -515,7 +568,7 @@ class Quarantined(Record):
     source_names: tuple[str, ...]
     start_s: float | None = None
     end_s: float | None = None
-    answers: tuple[str, ...] = Field((), description="what a model answered, raw, where that is the reason")
+    answers: tuple[str, ...] = Field((), description="what a model answered, as in `Caption`, where that is the reason")
 
 
 # --- What a run tells of itself ---------------------------------------------------------------------------------------

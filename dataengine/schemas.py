@@ -22,6 +22,11 @@ STORED: tuple[type[Record], ...] = (
     records.Decision,
     records.Quarantined,
     records.RunSummary,
+    # what a vision-language model answers
+    records.CaptionAnswer,
+    records.EntitiesAnswer,
+    records.RepairAnswer,
+    records.OwnershipAnswer,
     # measurements, and what they are of
     records.SourceVideo,
     records.Clip,

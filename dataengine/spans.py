@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from dataengine.records import Phrase, Reason, Span
 
@@ -27,9 +29,52 @@ def resolve(caption: str, phrase: Phrase, taken: Sequence[Span] = ()) -> Span | 
         if not 0 <= span.start < span.end <= len(caption) or span.of(caption) != phrase.text:
             return Reason("span_wrong", f"the caption says {span.of(caption)!r} at {tuple(span)}, not {phrase.text!r}")
     for other in taken:
-        if span.start < other.end and other.start < span.end:
+        if _meet(span, other):
             return Reason("span_overlapping", f"{phrase.text!r} shares words with {other.of(caption)!r}")
     return span
+
+
+def resolve_all(caption: str, phrases: Sequence[str]) -> list[Span | Reason]:
+    """Where each of an annotation's phrases stands, all looked at together; in order, a span or why there is none.
+
+    Phrases that occur once stand there. What they leave decides the others: "man" is unique once "man in a hat" is
+    taken, and n equal phrases that are left with n places take them in order, as the caption was read. Of two phrases
+    that overlap the longer one stays, the first of equal ones. Spans never overlap, and depend on nothing but the
+    caption and the phrases.
+    """
+    keys = [" ".join(phrase.split()).casefold() for phrase in phrases]
+    equal = Counter(keys)
+    places = {key: _occurrences(caption, phrases[keys.index(key)]) for key in equal}
+    found: list[Span | None] = [None] * len(phrases)
+    taken: list[Span] = []
+    while True:
+        # The longest first: what is left of a shorter phrase's places then shows.
+        for key in sorted(equal, key=lambda key: (-len(key), keys.index(key))):
+            free = [place for place in places[key] if not any(_meet(place, other) for other in taken)]
+            asking = [i for i, other in enumerate(keys) if other == key and found[i] is None]
+            if asking and len(free) == len(asking) and not any(_meet(a, b) for a, b in pairwise(free)):
+                for i, place in zip(asking, free, strict=True):
+                    found[i] = place
+                taken += free
+                break
+        else:
+            break
+    return [span or _why_not(caption, phrase, taken) for span, phrase in zip(found, phrases, strict=True)]
+
+
+def _why_not(caption: str, phrase: str, taken: Sequence[Span]) -> Reason:
+    places = _occurrences(caption, phrase)
+    free = [place for place in places if not any(_meet(place, other) for other in taken)]
+    if not places:
+        return Reason("span_absent", f"{phrase!r} stands no time in the caption")
+    if not free:
+        other = next(other for place in places for other in taken if _meet(place, other))
+        return Reason("span_overlapping", f"{phrase!r} shares words with {other.of(caption)!r}")
+    return Reason("span_ambiguous", f"{phrase!r} stands {len(places)} times in the caption")
+
+
+def _meet(a: Span, b: Span) -> bool:
+    return a.start < b.end and b.start < a.end
 
 
 def _occurrences(caption: str, phrase: str) -> list[Span]:

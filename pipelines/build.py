@@ -143,6 +143,7 @@ _QUARANTINE = pa.schema(
         ("source_names", pa.list_(pa.string())),
         ("start_s", pa.float64()),
         ("end_s", pa.float64()),
+        ("answers", pa.list_(pa.string())),
     ]
 )
 

@@ -17,6 +17,7 @@ from dataengine.measure.faces import FacesStage
 from dataengine.measure.frames import FramesStage
 from dataengine.measure.ground import GroundStage
 from dataengine.measure.probe import ProbeStage
+from dataengine.measure.quality import QualityStage
 from dataengine.measure.segment import SegmentStage
 from dataengine.measure.shots import ShotsStage
 from dataengine.records import (
@@ -71,6 +72,7 @@ class Decisions:
 SOURCE_STAGES: tuple[type[Stage], ...] = (ProbeStage, ShotsStage)
 CLIP_STAGES: tuple[type[Stage], ...] = (
     FramesStage,
+    QualityStage,
     FacesStage,
     CaptionStage,
     GroundStage,

@@ -1,11 +1,13 @@
 """Spans: one place at word boundaries, or the reason why there is none."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataengine.records import Phrase, Reason, Span
-from dataengine.spans import resolve
+from dataengine.spans import resolve, resolve_all
 
 
 def find(caption: str, text: str, taken: tuple[Span, ...] = ()) -> str | None:
@@ -93,3 +95,86 @@ def test_what_is_found_is_unique_and_says_the_phrase(caption, text):
 @pytest.mark.parametrize("mark", ["'", '"', ",", ".", "(", "…", "–"])
 def test_punctuation_ends_a_word(mark):
     assert find(f"a {mark}hat{mark} there", "hat") == "hat"
+
+
+# --- All phrases of a caption together --------------------------------------------------------------------------------
+
+
+def places(caption: str, *phrases: str) -> list[str]:
+    """The words found and where, or the rule that says why not."""
+    return [f"{s.of(caption)}@{s.start}" if isinstance(s, Span) else s.rule for s in resolve_all(caption, phrases)]
+
+
+def test_same_nouns_get_different_spans():
+    caption = "The man on the left talks to the man on the right."
+    assert places(caption, "man on the left", "man on the right") == ["man on the left@4", "man on the right@33"]
+    assert places(caption, "man", "man") == ["man@4", "man@33"], "as many as there are: in order"
+    assert places(caption, "man on the left", "man") == ["man on the left@4", "man@33"], "the one that is left"
+    assert places(caption, "man") == ["span_ambiguous"]
+    assert places(caption, "man", "man", "man") == ["span_ambiguous"] * 3
+
+
+def test_longer_words_first():
+    caption = "A man in a black shirt and a woman in a white shirt under a shirt shop's sign."
+    assert places(caption, "shirt", "black shirt", "white shirt") == ["shirt@60", "black shirt@11", "white shirt@40"]
+    assert places("A man in a red shirt", "man in a red shirt", "red shirt") == [
+        "man in a red shirt@2",
+        "span_overlapping",
+    ]
+    assert places("A man in a red shirt", "hat", "") == ["span_absent", "span_absent"]
+
+
+def test_plurals_and_repeated_words():
+    assert places("Two men and a man", "men", "man") == ["men@4", "man@14"]
+    assert places("a hat, a hat, a hat", "hat", "hat", "hat") == ["hat@2", "hat@9", "hat@16"]
+    assert places("the girls' hats", "girl", "hat") == ["span_absent", "span_absent"]
+    assert places("A Man. a man", "MAN", "man") == ["Man@2", "man@9"], "case does not tell phrases apart"
+
+
+def test_chinese_captions():
+    caption = "左边的男人穿着黑色衬衫，右边的男人穿着白色衬衫，背景是公园。"
+    assert places(caption, "左边的男人", "黑色衬衫", "右边的男人", "白色衬衫", "公园") == [
+        "左边的男人@0", "黑色衬衫@7", "右边的男人@12", "白色衬衫@19", "公园@27",
+    ]  # fmt: skip
+    assert places(caption, "男人") == ["span_ambiguous"]
+
+
+pieces = st.sampled_from(
+    ["man", "woman", "red hat", "hat", "t-shirt", "男人", "帽子", "café", "👩‍🚀", "the", "(", ".", ","]
+)
+captions = st.lists(pieces, max_size=14).map(" ".join) | st.text(max_size=30)
+
+
+@given(captions, st.lists(pieces | st.text(max_size=5), max_size=8))
+def test_spans_never_meet_and_say_their_phrase(caption, phrases):
+    found = resolve_all(caption, phrases)
+    assert len(found) == len(phrases)
+    spans = sorted(span for span in found if isinstance(span, Span))
+    assert all(a.end <= b.start for a, b in pairwise(spans))
+    for span, phrase in zip(found, phrases, strict=True):
+        if isinstance(span, Span):
+            assert resolve(caption, Phrase(text=span.of(caption), span=span)) == span
+            assert span.of(caption).casefold().split() == phrase.casefold().split() or len(span.of(caption)) != len(
+                phrase
+            )
+        else:
+            assert span.rule in ("span_absent", "span_ambiguous", "span_overlapping")
+
+
+@given(captions, st.lists(pieces, max_size=6), st.randoms())
+def test_the_order_of_different_phrases_does_not_matter(caption, phrases, random):
+    phrases = list(dict.fromkeys(phrases))
+    shuffled = random.sample(phrases, len(phrases))
+    found = dict(zip(phrases, resolve_all(caption, phrases), strict=True))
+    again = dict(zip(shuffled, resolve_all(caption, shuffled), strict=True))
+    lengths = [len(phrase) for phrase in phrases]
+    if len(set(lengths)) == len(lengths):  # equally long ones that overlap are taken in order
+        assert again == found
+
+
+@given(st.lists(pieces, min_size=1, max_size=8, unique=True))
+def test_what_stands_once_is_found(words):
+    caption = " ; ".join(words)
+    for phrase, span in zip(words, resolve_all(caption, words), strict=True):
+        if len(words) == 1 or not any(phrase != other and phrase in other for other in words):
+            assert isinstance(span, Span) or not phrase.isalnum(), phrase

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dataengine import spans
+from dataengine import phrases, spans
 from dataengine.config import DecideSettings, FilterRules
 from dataengine.decide import gates, ownership, references
 from dataengine.decide.references import Candidate
@@ -126,7 +126,7 @@ class _Draft:
         self._masks: dict[str, list[EntityMask]] = {}
         for found in self.measured.segmentation.masks:
             self._masks.setdefault(found.entity, []).append(found)
-        self._grounded = {(found.entity, found.still): found.score for found in self.measured.grounding.boxes}
+        self._grounded = {place: found.score for place, found in self.measured.grounding.best.items()}
 
     @property
     def _filters(self) -> FilterRules:
@@ -185,9 +185,9 @@ class _Draft:
         return tuple(kept)
 
     def _attribute(self, entity: str, mention: Mention, named: _Named) -> Reference | Reason:
-        disagreement = ownership.check_votes(mention, named.vote.person, self._filters)
-        if disagreement is not None:
-            return disagreement
+        strange = phrases.unfit(mention.phrase.text) or ownership.check_votes(mention, named.vote.person, self._filters)
+        if strange is not None:
+            return strange
         candidates = self._worn(entity, named)
         if isinstance(candidates, Reason):
             return candidates
@@ -231,7 +231,9 @@ class _Draft:
             entity = f"o{number}"
             # Nothing says how sharp an object is: all its stills count the same, and the scores decide.
             candidates = _good([self._judge(found, 0.0) for found in self._masks.get(entity, [])])
-            phrase = candidates if isinstance(candidates, Reason) else self._claim(wanted)
+            phrase = phrases.unfit(wanted.text) or (
+                candidates if isinstance(candidates, Reason) else self._claim(wanted)
+            )
             if isinstance(candidates, list) and isinstance(phrase, Phrase):
                 kept.append(self._reference(entity, "object", phrase, candidates))
             elif isinstance(phrase, Reason):
@@ -269,9 +271,15 @@ class _Draft:
                 f"{found.mask.width}x{found.mask.height}, the still {size[0]}x{size[1]}: measure segment again"
             )
         least_score, least_area = self._filters.mask_min_score, self._filters.attribute_min_area
+        # A body is not grounded by a phrase but comes with its face.
+        grounded = self._grounded.get((found.entity, found.still), 1.0)
+        if grounded < self._filters.box_min_score:
+            return Reason("box_min_score", f"the box scores {grounded:.2f} of {self._filters.box_min_score}")
         if found.score < least_score:
             return Reason("mask_min_score", f"the mask scores {found.score:.2f} of {least_score}")
-        grounded = self._grounded.get((found.entity, found.still), 1.0)
+        least_stability = self._filters.mask_min_stability
+        if found.stability is not None and found.stability < least_stability:
+            return Reason("mask_min_stability", f"the mask's stability is {found.stability:.2f} of {least_stability}")
         candidate = references.of_mask(found, grounded, sharpness)
         if candidate.area_share < least_area or candidate.area_share == 0:
             return Reason("attribute_min_area", f"{candidate.area_share:.4f} of the frame, at least {least_area}")

@@ -1,1 +1,1 @@
-"""The costly stages, one a file, in the order a clip passes them: probe shots frames faces caption ground segment …"""
+"""The costly stages, one a file, in the order a clip passes them: probe shots frames quality faces caption ground …"""

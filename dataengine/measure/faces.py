@@ -4,161 +4,151 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from dataengine.config import FaceSettings
-from dataengine.measure.frames import pictures
+from dataengine.measure.bodies import match_bodies
+from dataengine.measure.face_scores import frontal, sharpness, visible
+from dataengine.measure.frames import even, pictures
+from dataengine.measure.tracks import Look, tracks
 from dataengine.models.centerface import CenterFace
-from dataengine.models.face_regions import BODY, centre_x, face_unit
-from dataengine.models.interfaces import DetectedFace, FaceDetector, Image
+from dataengine.models.face_regions import BODY, centre_x
+from dataengine.models.grounding_dino import GroundingDino
+from dataengine.models.insightface_pack import InsightFace
+from dataengine.models.interfaces import DetectedFace, FaceDetector, Image, PersonDetector, Region
 from dataengine.records import Box, People, Person, Record, Sighting, Stills
-from dataengine.stage import Row, Stage
+from dataengine.stage import BadInput, Row, Stage
+from dataengine.store import open_source
+from dataengine.video import frames_at
+from dataengine.weights import Needs
 
 _DETECTORS: dict[str, Callable[[FaceSettings], FaceDetector]] = {
-    "centerface": lambda settings: CenterFace(settings.floor)
+    "centerface": lambda settings: CenterFace(settings.floor),
+    "insightface": lambda settings: InsightFace(settings.insightface, settings.floor),
 }
-
-FAR = 4.0
-"""A face that moved this many face widths between stills is half as near as one can be."""
-WEIGHTS = (0.4, 0.2, 0.6)
-"""Of position, size and colours in the distance of two sightings, each 0…1: people move, their clothes do not."""
-SAME_PERSON = 0.6
-"""Sightings farther apart than this are two people."""
+_BODIES: dict[str, Callable[[FaceSettings], PersonDetector | None]] = {
+    "proportions": lambda settings: None,
+    "grounding_dino": lambda settings: GroundingDino(settings.grounding_dino),
+}
 
 
 class FacesStage(Stage[People]):
-    """Detects faces in every still, ties those of one person together and derives body boxes from them."""
+    """Detects faces in every still, ties those of one person together, gives them bodies, and scores them.
+
+    Nothing is left out for being small, turned away, covered or blurred: the scores say so, and `decide` decides.
+    """
 
     name: ClassVar[str] = "faces"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[type[Record], ...]] = (Stills,)
     writes: ClassVar[type[Record]] = People
 
     def __init__(self, settings: FaceSettings) -> None:
         self.settings = settings
         self._detector = _DETECTORS[settings.detector](settings)
-        self.model, self.needs = self._detector.name, self._detector.needs
+        self._bodies = _BODIES[settings.bodies](settings)
+        self._models = [model for model in (self._detector, self._bodies) if model is not None]
+        self.model = " + ".join(model.name for model in self._models)
+        self.needs = sum((model.needs for model in self._models), Needs())
 
     @property
     def revision(self) -> str:
-        return self._detector.revision
+        return " + ".join(model.revision for model in self._models)
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()
 
     def setup(self) -> None:
         cv2.setNumThreads(1)  # the machine's cores are shared out by running several workers
-        self._detector.load()
+        for model in self._models:
+            model.load()
 
     def process(self, rows: Sequence[Row]) -> Sequence[People]:
         clips = [pictures(row[Stills]) for row in rows]
-        found = iter(self._detector.detect([image for images in clips for image in images]))
-        return [_people(images, [next(found) for _ in images]) for images in clips]
+        every = [image for images in clips for image in images]
+        faces = iter(self._detector.detect(every))
+        bodies = iter(self._bodies.people(every) if self._bodies else [()] * len(every))
+        found = []
+        for row, images in zip(rows, clips, strict=True):
+            seen = [_Seen(image, next(faces), next(bodies)) for image in images]
+            found.append(_people(seen, self._moments(row, seen)))
+        return found
+
+    def _moments(self, row: Row, stills: Sequence[_Seen]) -> list[_Moment]:
+        """The stills, and the frames between them that help to follow people, in order of time."""
+        times = [still.time_s for still in row[Stills].stills]
+        moments = [_Moment(time, i, seen.looks) for i, (time, seen) in enumerate(zip(times, stills, strict=True))]
+        count = self.settings.between
+        wanted = [a + (b - a) * (i + 1) / (count + 1) for a, b in pairwise(times) for i in range(count)]
+        if not wanted:
+            return moments
+        if row.clip is None:
+            raise BadInput(f"{row.source.uri}: people are followed through clips, this row has none")
+        with open_source(row.source.uri) as source:
+            frames = frames_at(source, wanted)
+        for time, frame in zip(wanted, frames, strict=True):
+            image = np.ascontiguousarray(even(frame.rgb))
+            (faces,) = self._detector.detect([image])
+            moments.append(_Moment(time, None, [Look.of(image, face) for face in faces]))
+        return sorted(moments, key=lambda moment: moment.time_s)
 
 
-def _people(images: Sequence[Image], faces: Sequence[Sequence[DetectedFace]]) -> People:
-    looks = [[Look.of(image, face.box) for face in found] for image, found in zip(images, faces, strict=True)]
+@dataclass(frozen=True)
+class _Seen:
+    """A still with what was detected in it."""
+
+    image: Image
+    faces: Sequence[DetectedFace]
+    people: Sequence[Region]
+
+    @property
+    def looks(self) -> list[Look]:
+        return [Look.of(self.image, face) for face in self.faces]
+
+
+@dataclass(frozen=True)
+class _Moment:
+    time_s: float
+    still: int | None
+    """None for a frame between stills."""
+    looks: Sequence[Look]
+
+
+def _people(stills: Sequence[_Seen], moments: Sequence[_Moment]) -> People:
+    followed = len(moments) > len(stills)
+    found = tracks([m.looks for m in moments], [m.time_s for m in moments] if followed else None)
+    bodies = [match_bodies([face.box for face in seen.faces], seen.people) for seen in stills]
     people = []
-    for track in tracks(looks):
-        sightings = tuple(_sighting(still, images[still], faces[still], index) for still, index in track)
-        people.append(Person(index=0, sightings=sightings))
+    for track in found:
+        in_stills = [(still, index) for moment, index in track if (still := moments[moment].still) is not None]
+        if in_stills:
+            sightings = tuple(_sighting(still, stills[still], i, bodies[still][i]) for still, i in in_stills)
+            people.append(Person(index=0, sightings=sightings))
     people.sort(key=lambda p: float(np.mean([centre_x(s.face) for s in p.sightings])))
     return People(people=tuple(person.model_copy(update={"index": i}) for i, person in enumerate(people)))
 
 
-def _sighting(still: int, image: Image, faces: Sequence[DetectedFace], index: int) -> Sighting:
-    face = faces[index]
+def _sighting(still: int, seen: _Seen, index: int, person: Region | None) -> Sighting:
+    image, face = seen.image, seen.faces[index]
     height, width = image.shape[:2]
-    others = [other.box for i, other in enumerate(faces) if i != index]
+    others = [other.box for i, other in enumerate(seen.faces) if i != index]
+    body = person.box if person else BODY.box(face.box, others, width, height)
     return Sighting(
         still=still,
         face=_rounded(face.box),
         face_score=round(face.score, 4),
         landmarks=tuple((round(x, 2), round(y, 2)) for x, y in face.landmarks),
-        body=_rounded(BODY.box(face.box, others, width, height)),
-        body_score=None,
-        sharpness=round(_sharpness(image, face.box), 2),
+        body=_rounded(body),
+        body_score=round(person.score, 4) if person else None,
+        sharpness=round(sharpness(image, face.box), 2),
+        frontal=frontal(face.landmarks),
+        visible=visible(image, face.box, others),
+        embedding=face.embedding,
     )
-
-
-@dataclass(frozen=True)
-class Look:
-    """What tells a sighting from another: where the face is, how large, and the colours of face and chest."""
-
-    x: float
-    y: float
-    unit: float
-    colours: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, image: Image, face: Box) -> Look:
-        unit = face_unit(face)
-        chest = Box(centre_x(face) - 0.9 * unit, face.y1 + 0.2 * unit, centre_x(face) + 0.9 * unit, face.y1 + 2 * unit)
-        colours = np.concatenate([_histogram(image, face), _histogram(image, chest)])
-        return cls(centre_x(face), (face.y0 + face.y1) / 2, unit, colours)
-
-    def distance(self, other: Look) -> float:
-        """How unlike two sightings are: 0 the same place, size and colours; more than `SAME_PERSON` is another."""
-        moved = float(np.hypot(self.x - other.x, self.y - other.y)) / (0.5 * (self.unit + other.unit))
-        grown = abs(float(np.log(self.unit / other.unit)))
-        # Hellinger distance; the two histograms of each side sum to 2.
-        alike = float(np.sqrt(self.colours * other.colours).sum()) / 2
-        parts = (moved / (moved + FAR), min(1.0, grown), float(np.sqrt(max(0.0, 1 - alike))))
-        return sum(weight * part for weight, part in zip(WEIGHTS, parts, strict=True))
-
-
-def tracks(stills: Sequence[Sequence[Look]]) -> list[list[tuple[int, int]]]:
-    """Sightings of the same person, as (still, index in it), ordered by first appearance.
-
-    Still by still, each person seen so far is matched to at most one sighting such that the distances sum to the least
-    (Hungarian method); a person may be missing from any still.
-    """
-    from scipy.optimize import linear_sum_assignment  # half a second that processes without faces are spared
-
-    people: list[list[tuple[int, int]]] = []
-    for number, looks in enumerate(stills):
-        last = [stills[track[-1][0]][track[-1][1]] for track in people]
-        apart = np.array([[a.distance(b) for b in looks] for a in last]).reshape(len(last), len(looks))
-        # Columns (rows) past the sightings (people) stand for "nobody": worth it when all else is farther.
-        cost = np.full((len(last) + len(looks),) * 2, SAME_PERSON / 2)
-        cost[: len(last), : len(looks)] = apart
-        cost[len(last) :, len(looks) :] = 0
-        matched = {}
-        for person, sighting in zip(*linear_sum_assignment(cost), strict=True):
-            if person < len(last) and sighting < len(looks):
-                matched[int(sighting)] = int(person)
-        for index in range(len(looks)):
-            if index in matched:
-                people[matched[index]].append((number, index))
-            else:
-                people.append([(number, index)])
-    return people
-
-
-def _histogram(image: Image, box: Box) -> NDArray[np.float32]:
-    """Share of the pixels in each of 4 × 8 × 8 cells of CIELAB; all in one cell when the box is outside the image."""
-    part = crop(image, box)
-    if part.size == 0:
-        part = np.zeros((1, 1, 3), np.uint8)
-    lab = cv2.cvtColor(part, cv2.COLOR_RGB2LAB)
-    counts = cv2.calcHist([lab], [0, 1, 2], None, [4, 16, 16], [0, 256, 0, 256, 0, 256]).ravel()
-    return counts / counts.sum()
-
-
-def _sharpness(image: Image, face: Box) -> float:
-    grey = cv2.cvtColor(crop(image, face), cv2.COLOR_RGB2GRAY)
-    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
-
-
-def crop(image: Image, box: Box) -> Image:
-    """The pixels whose area meets the box."""
-    height, width = image.shape[:2]
-    inside = box.clipped(width, height)
-    return image[int(inside.y0) : int(np.ceil(inside.y1)), int(inside.x0) : int(np.ceil(inside.x1))]
 
 
 def _rounded(box: Box) -> Box:

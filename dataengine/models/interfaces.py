@@ -137,6 +137,11 @@ class Region:
     score: float
 
 
+class PersonDetector(Model, Protocol):
+    def people(self, images: Sequence[Image]) -> list[list[Region]]:
+        """Everybody in each image, from head to foot as far as they are seen, best first."""
+
+
 class Grounder(Model, Protocol):
     def ground(self, queries: Sequence[Query]) -> list[list[Region]]:
         """The candidate regions of each query, best first; none when it is not to be seen."""
@@ -152,6 +157,15 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompted:
+    """An image, the people seen in it, and what is to be cut out of it."""
+
+    image: Image
+    people: Sequence[Sighting]
+    prompts: Sequence[Prompt]
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     pixels: Pixels
     score: float
@@ -161,8 +175,12 @@ class Segment:
 
 
 class Segmenter(Model, Protocol):
-    def segment(self, image: Image, people: Sequence[Sighting], prompts: Sequence[Prompt]) -> list[Segment]:
-        """One mask a prompt, of the image's size; empty where nothing was found."""
+    def segment(self, scenes: Sequence[Prompted]) -> Iterator[list[Segment]]:
+        """For each image in order one mask a prompt, of the image's size; empty where nothing was found.
+
+        Every scene has a prompt. The masks of a batch of clips are larger than its images: they come one image, or what
+        the network takes at once, at a time.
+        """
 
 
 class Inpainter(Model, Protocol):

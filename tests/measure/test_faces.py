@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from dataengine.config import FaceSettings, FramesSettings
-from dataengine.measure.faces import FacesStage, Look, tracks
+from dataengine.measure.faces import FacesStage
 from dataengine.measure.frames import FramesStage
+from dataengine.measure.tracks import Look, tracks
 from dataengine.models.face_regions import centre_x
 from dataengine.records import Box, People, Stills
 
