@@ -238,7 +238,7 @@ class FluxFillSettings(NetworkSettings):
 
 
 class LamaSettings(NetworkSettings):
-    weights: str = Field("lama_fp32.onnx", description="big-lama as ONNX: image and mask in, image out")
+    weights: str = Field("Carve/LaMa-ONNX", description="big-lama as ONNX: image and mask in, image out")
 
 
 class BackgroundSettings(StageSettings):

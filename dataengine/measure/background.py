@@ -15,13 +15,19 @@ from dataengine.config import BackgroundSettings
 from dataengine.measure.frames import even, pictures
 from dataengine.models.cv2_inpaint import Cv2Inpainter
 from dataengine.models.face_regions import centre_x, face_coordinates, face_unit, in_silhouette
+from dataengine.models.flux_fill import FluxFill
 from dataengine.models.interfaces import Image, Inpainter, Pixels
+from dataengine.models.lama import Lama
 from dataengine.records import Background, Caption, People, Person, Record, Segmentation, Sighting, Stills
 from dataengine.stage import BadInput, Row, Stage
 from dataengine.store import open_source
 from dataengine.video import Video
 
-_INPAINTERS: dict[str, Callable[[BackgroundSettings], Inpainter]] = {"cv2": lambda settings: Cv2Inpainter()}
+_INPAINTERS: dict[str, Callable[[BackgroundSettings], Inpainter]] = {
+    "cv2": lambda settings: Cv2Inpainter(),
+    "flux_fill": lambda settings: FluxFill(settings.flux_fill),
+    "lama": lambda settings: Lama(settings.lama),
+}
 
 LINES = 360
 """`dilate_px` is meant for frames of this height."""

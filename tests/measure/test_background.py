@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from tiny import flux, lama
 
 from dataengine import masks
 from dataengine.config import BackgroundSettings, FramesSettings
@@ -140,6 +141,19 @@ def test_nothing_of_the_figure_is_left(walk, pan, drawn) -> None:
     image = image_of(record).astype(int)
     green = (image[..., 1] > image[..., 0] + 60) & (image[..., 1] > image[..., 2] + 60)
     assert green.sum() == 0
+
+
+@pytest.mark.parametrize("name", ["lama", "flux_fill"])
+def test_networks_get_only_what_no_frame_shows(name, drawn, tmp_path) -> None:
+    row = drawn(40, 0).row
+    weights = lama.build(tmp_path / "lama.onnx") if name == "lama" else flux.build(tmp_path / "flux")
+    chosen = {"weights": str(weights), "device": "cpu"} | ({"steps": 1} if name == "flux_fill" else {})
+    by_network = background(row, inpainter=name, **{name: chosen})
+    by_rules = background(row, inpainter="cv2")
+    assert 0.2 < by_network.seen_share < 0.8
+    assert (by_network.seen_share, by_network.filled_share) == (by_rules.seen_share, by_rules.filled_share)
+    differs = float((image_of(by_network) != image_of(by_rules)).any(axis=2).mean())
+    assert differs == pytest.approx(by_rules.filled_share, rel=0.1), "and nothing else"
 
 
 def test_a_figure_that_stands_still_is_all_invented(drawn) -> None:
