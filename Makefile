@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 DEMO := demo
 # As in pipelines/__init__.py: waiting threads must not spin on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
+# A build is a dozen processes: each that may not keep its compiled imports compiles Ray's and ours anew, 3 s of CPU.
+unexport PYTHONDONTWRITEBYTECODE
 # uv from the PATH, or one of our own beside the environment.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # A machine with an NVIDIA driver gets the GPU lock (vLLM), any other the CPU lock.
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),requirements-gpu.lock,requirements.lock)
 
-.PHONY: help setup lock demo test lint format schemas bench bench-engine bench-lumosx chaos clean
+.PHONY: help setup lock demo test test-ray test-rest lint format schemas bench bench-engine bench-lumosx chaos clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,8 +39,15 @@ demo: setup ## Raw video -> shards -> report -> training -> sample, on this mach
 	@test -f $(DEMO)/input/sample.mp4 || $(BIN)/dataengine sample-video $(DEMO)/input
 	@$(BIN)/dataengine run conf/end_to_end.yaml
 
+# Two processes share the tests; what each said is printed when it is done. Threads of PyTorch would get into their way.
 test: setup ## All tests
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-ray test-rest
+
+test-ray: setup ## Tests that use Ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
+
+test-rest: setup ## All other tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not ray'
 
 lint: setup ## ruff, ruff format, mypy and the floors of the house
 	$(BIN)/ruff check .

@@ -113,6 +113,7 @@ class SamSettings(NetworkSettings):
 
 class Sam2Settings(NetworkSettings):
     weights: str = "facebook/sam2.1-hiera-large"
+    images: int = Field(1, ge=1, description="images that the encoder takes at once")
 
 
 class InsightFaceSettings(NetworkSettings):

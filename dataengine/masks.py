@@ -6,6 +6,7 @@ engine go through `decode` first, which does not.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -57,6 +58,22 @@ def share_inside(mask: Mask, around: Box, box: Box) -> float:
         return 1.0
     window = coco.frPyObjects([_rectangle(mask.height, mask.width, inside)], mask.height, mask.width)[0]
     return int(coco.area(coco.merge([_runs(mask), window], intersect=True))) / area(mask)
+
+
+def without_islands(pixels: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    """The mask without connected pieces smaller than `share` of it; the largest piece always stays."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    least = min(share * areas.sum(), areas.max(initial=0))
+    return np.isin(labels, 1 + np.flatnonzero(areas >= least))
+
+
+def without_holes(pixels: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    """The mask with its holes filled that are smaller than `share` of it. What reaches the image's edge is no hole."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((~pixels).astype(np.uint8), connectivity=4)
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    small = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] < share * pixels.sum())
+    return pixels | np.isin(labels, np.setdiff1d(small, np.append(edge, 0)))
 
 
 def _runs(mask: Mask) -> dict[str, object]:

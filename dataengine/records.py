@@ -383,7 +383,12 @@ class GroundedBox(Record):
 
 
 class Grounding(Record):
-    boxes: tuple[GroundedBox, ...]
+    boxes: tuple[GroundedBox, ...] = Field(description="candidates; those of an entity in a still best first")
+
+    @property
+    def best(self) -> dict[tuple[str, int], GroundedBox]:
+        """The best box by entity and still: the one that is cut out."""
+        return {(box.entity, box.still): box for box in reversed(self.boxes)}
 
 
 class EntityMask(Record):

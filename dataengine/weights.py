@@ -23,6 +23,8 @@ class Weights:
     revision: str = "main"
     files: tuple[str, ...] = ()
     """Patterns of the files that are needed of a hub repository or folder; all of them by default."""
+    hint: str = ""
+    """How to get a local file that no hub id names."""
 
     def locate(self) -> Path:
         """The local file or folder. Raises `MissingWeightsError` when it is not here."""
@@ -32,7 +34,7 @@ class Weights:
                 self._complete(local)
             return local
         if not _HUB_ID.match(self.source):
-            raise MissingWeightsError(f"{self.source}: no such file or folder of weights")
+            raise MissingWeightsError(f"{self.source}: no such file or folder of weights. {self.hint}".rstrip(". "))
         folder = self._cached()
         self._complete(folder)
         return folder

@@ -93,9 +93,9 @@ def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...
     from dataengine.engine.sources import InputError
     from dataengine.lumosx.checkpoint import CheckpointError
     from dataengine.lumosx.data import SampleError
-    from dataengine.lumosx.pretrained import MissingWeightsError
     from dataengine.lumosx.trainer import TrainError
     from dataengine.store import StoreError
+    from dataengine.weights import MissingWeightsError
 
     failures = (Busy, LeaseLost, ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError)
     return (ConfigError, InputError), (*failures, TrainError)
@@ -363,7 +363,8 @@ def train(
         settings = settings_of(Kind.TRAIN, profile, overrides or [])
         assert isinstance(settings, TrainSettings)
         result = run_training(data, run, settings, console=console)
-    show_training(result, console)
+    if result is not None:
+        show_training(result, console)
 
 
 @app.command()

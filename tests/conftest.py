@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import ray
@@ -40,6 +41,18 @@ from dataengine.records import (
 from dataengine.video import encode_clip
 from dataengine.world.bad_videos import BadFile, make_bad_videos
 from dataengine.world.sample import SampleTruth, make_sample
+
+# A busy machine is no bug: no example may fail for the time it took.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses Ray: of the two processes that share the tests (`make test`), one gets all of it."""
+    for item in items:
+        if "ray_here" in getattr(item, "fixturenames", ()):
+            item.add_marker("ray")
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,14 @@ def bad_video_folder(tmp_path_factory: pytest.TempPathFactory) -> BadVideoFolder
     """Videos as they come in real life, and what should become of each. Read-only: tests share it."""
     folder = tmp_path_factory.mktemp("bad") / "videos"
     return BadVideoFolder(folder, make_bad_videos(folder))
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen2.5-VL with random weights. Read-only: tests share it."""
+    from tiny import qwen  # transformers and torch, for those who want them
+
+    return qwen.build(tmp_path_factory.mktemp("models") / "tiny-qwen")
 
 
 # --- A clip's measurements, drawn instead of measured: plain shapes at known places -----------------------------------

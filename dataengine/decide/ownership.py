@@ -60,6 +60,9 @@ def _elected(mention: Mention, rules: FilterRules) -> Vote | Reason:
         return Reason("owner_votes", "no vote" if not mention.votes else "the votes tie")
     if owner.share < rules.owner_min_share:
         return Reason("owner_min_share", f"{owner.share:.2f} of the votes for person {owner.person}")
+    # Shares are rounded fractions of votes: 0.6 less 0.4 is meant to be 0.2.
+    if round(mention.margin, 6) < rules.owner_min_vote_margin:
+        return Reason("owner_min_vote_margin", f"{mention.margin:.2f} more of the votes than for the next person")
     return owner
 
 

@@ -126,7 +126,7 @@ class _Draft:
         self._masks: dict[str, list[EntityMask]] = {}
         for found in self.measured.segmentation.masks:
             self._masks.setdefault(found.entity, []).append(found)
-        self._grounded = {(found.entity, found.still): found.score for found in self.measured.grounding.boxes}
+        self._grounded = {place: found.score for place, found in self.measured.grounding.best.items()}
 
     @property
     def _filters(self) -> FilterRules:
@@ -271,9 +271,15 @@ class _Draft:
                 f"{found.mask.width}x{found.mask.height}, the still {size[0]}x{size[1]}: measure segment again"
             )
         least_score, least_area = self._filters.mask_min_score, self._filters.attribute_min_area
+        # A body is not grounded by a phrase but comes with its face.
+        grounded = self._grounded.get((found.entity, found.still), 1.0)
+        if grounded < self._filters.box_min_score:
+            return Reason("box_min_score", f"the box scores {grounded:.2f} of {self._filters.box_min_score}")
         if found.score < least_score:
             return Reason("mask_min_score", f"the mask scores {found.score:.2f} of {least_score}")
-        grounded = self._grounded.get((found.entity, found.still), 1.0)
+        least_stability = self._filters.mask_min_stability
+        if found.stability is not None and found.stability < least_stability:
+            return Reason("mask_min_stability", f"the mask's stability is {found.stability:.2f} of {least_stability}")
         candidate = references.of_mask(found, grounded, sharpness)
         if candidate.area_share < least_area or candidate.area_share == 0:
             return Reason("attribute_min_area", f"{candidate.area_share:.4f} of the frame, at least {least_area}")

@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dataengine.lumosx.pretrained import MissingWeightsError, local_folder
+from dataengine.lumosx.pretrained import local_folder
+from dataengine.weights import MissingWeightsError
 
 LATENT_CHANNELS = 16
 TIME_STRIDE = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,11 @@ class StepMetrics:
 
     A step is skipped when no example could be used, or when the loss or a gradient is not finite; what was not finite
     is None.
+
+    Attributes:
+        by_noise: mean loss by range of t (`0-500`), for the ranges that the step had examples in.
+        seconds: of the step, waiting for data included.
+        waited: of them, for data.
     """
 
     step: int
@@ -29,6 +34,8 @@ class StepMetrics:
     examples: int
     skipped: bool
     seconds: float
+    waited: float = 0.0
+    by_noise: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,9 @@ class MetricsLog:
         steps, validations = read_metrics(run)
         events: list[StepMetrics | ValidationMetrics] = [*steps, *validations]
         kept = sorted((event for event in events if event.step <= step), key=lambda event: event.step)
-        self._file.write_text("".join(map(_line, kept)), encoding="utf-8")
+        temporary = self._file.with_name(f".{self._file.name}.tmp")
+        temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
+        temporary.replace(self._file)  # a kill in between must not cost the record of a run
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def add(self, event: StepMetrics | ValidationMetrics) -> None:
@@ -63,9 +72,11 @@ class MetricsLog:
             for timestep, loss in event.by_timestep.items():
                 self._board.add_scalar(f"validation_t{timestep}/{name}", loss, event.step)
             return
-        for field in ("loss", "grad_norm", "lr", "seconds"):
-            if (value := getattr(event, field)) is not None:
-                self._board.add_scalar(f"train/{field}", value, event.step)
+        for name in ("loss", "grad_norm", "lr", "seconds", "waited"):
+            if (value := getattr(event, name)) is not None:
+                self._board.add_scalar(f"train/{name}", value, event.step)
+        for levels, loss in event.by_noise.items():
+            self._board.add_scalar(f"train_loss_t/{levels}", loss, event.step)
 
     def close(self) -> None:
         self._board.close()

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dataengine.lumosx.pretrained import MissingWeightsError, local_folder
+from dataengine.lumosx.pretrained import local_folder
 from dataengine.records import Span
+from dataengine.weights import MissingWeightsError
 
 
 class PhraseError(ValueError):

@@ -31,8 +31,26 @@ _RELEASED_FIXED = {
     "pooling_type": "mean",
     "RoPE_shift": True,
 }
-# Of the released configuration, but about how it was run rather than what it computes.
-_RELEASED_IGNORED = {"use_fixed_seq_len", "sp_degree"}
+# Of the released configuration or Wan2.1's config.json, but not about what the model computes.
+_RELEASED_IGNORED = {"use_fixed_seq_len", "sp_degree", "model_type", "_class_name", "_diffusers_version"}
+_DIFFUSERS_NAMES = {
+    "ffn_dim": "ffn_dim",
+    "num_layers": "layers",
+    "in_channels": "in_channels",
+    "out_channels": "out_channels",
+    "text_dim": "text_dim",
+    "freq_dim": "freq_dim",
+    "patch_size": "patch",
+    "eps": "eps",
+}
+# diffusers' WanTransformer3DModel also serves image-to-video models, which have more parts than this one.
+_DIFFUSERS_FIXED = {
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "image_dim": None,
+    "added_kv_proj_dim": None,
+    "pos_embed_seq_len": None,
+}
 _RELEASED_NAMES = {
     "dim": "dim",
     "ffn_dim": "ffn_dim",
@@ -88,7 +106,7 @@ class DiTConfig:
 
     @classmethod
     def from_released(cls, config: Mapping[str, Any], *, cell_map: CellMap = "released") -> DiTConfig:
-        """Read the published code's model configuration.
+        """Read the published code's model configuration, or the `config.json` beside Wan2.1's original weights.
 
         Raises:
             ValueError: an unknown key, or a switch set to something this model does not compute.
@@ -105,6 +123,37 @@ class DiTConfig:
             elif key not in _RELEASED_IGNORED:
                 raise ValueError(f"unknown key {key!r} in the released config")
         return cls(**values, cell_map=cell_map)
+
+    def to_released(self) -> dict[str, Any]:
+        """The inverse of `from_released`; the released code knows no cell map, it always computes `released`."""
+        values = {key: getattr(self, name) for key, name in _RELEASED_NAMES.items()}
+        return {**values, "patch_size": list(self.patch), **_RELEASED_FIXED, "use_fixed_seq_len": False, "sp_degree": 1}
+
+    @classmethod
+    def from_diffusers(
+        cls, config: Mapping[str, Any], *, text_len: int = 512, mcam_ratio: float = 0.5, cell_map: CellMap = "exact"
+    ) -> DiTConfig:
+        """Read the `config.json` of diffusers' `WanTransformer3DModel`, which knows nothing of the three keywords.
+
+        Raises:
+            ValueError: a key is missing, or a switch is set to something this model does not compute.
+        """
+        for key, value in _DIFFUSERS_FIXED.items():
+            if config.get(key, value) != value:
+                raise ValueError(f"diffusers config has {key} = {config[key]!r}; only {value!r} is supported")
+        missing = [key for key in (*_DIFFUSERS_NAMES, "num_attention_heads", "attention_head_dim") if key not in config]
+        if missing:
+            raise ValueError(f"diffusers config lacks {', '.join(missing)}")
+        values = {name: config[key] for key, name in _DIFFUSERS_NAMES.items()}
+        heads = config["num_attention_heads"]
+        dim = heads * config["attention_head_dim"]
+        return cls(dim=dim, heads=heads, text_len=text_len, mcam_ratio=mcam_ratio, cell_map=cell_map, **values)
+
+    def to_diffusers(self) -> dict[str, Any]:
+        """The `config.json` that makes diffusers' `WanTransformer3DModel` of these shapes."""
+        shapes = {key: getattr(self, name) for key, name in _DIFFUSERS_NAMES.items()}
+        heads = {"num_attention_heads": self.heads, "attention_head_dim": self.head_dim}
+        return {**shapes, **heads, **_DIFFUSERS_FIXED, "patch_size": list(self.patch)}
 
 
 PRESETS: Mapping[str, DiTConfig] = {

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -34,6 +37,8 @@ _BLOCK = {
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "module.")  # ComfyUI's two, and DistributedDataParallel's
 _NESTED = ("state_dict", "model", "module", "ema")
 _LISTED = 8  # keys named in full in an error; the rest are counted
+_FLOATING_POINT = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_INDEX_BYTES = 64_000_000  # of a shard index; Wan2.1-14B's has 0.1 MB
 
 
 class WeightsError(ValueError):
@@ -93,7 +98,7 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: nothing there; the message says how to download Wan2.1.
-        WeightsError: not weights, or ambiguous.
+        WeightsError: not weights, damaged, ambiguous, or a pickle that holds anything but tensors.
     """
     path = Path(path)
     if path.is_dir():
@@ -103,7 +108,7 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"no weights at {path}; to get Wan2.1: hf download Wan-AI/Wan2.1-T2V-1.3B --local-dir Wan2.1-T2V-1.3B"
         )
     if path.suffix == ".safetensors":
-        return original_keys(load_file(path))
+        return original_keys(_load_safetensors(path))
     if path.suffix in (".pth", ".pt", ".bin"):
         return original_keys(_load_pickle(path))
     raise WeightsError(f"{path}: unknown weights format {path.suffix!r}; use .safetensors or .pth")
@@ -115,7 +120,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Values are cast to the model's dtype and device.
 
     Raises:
-        WeightsError: names missing, unexpected and mis-shaped keys.
+        WeightsError: names missing, unexpected and mis-shaped keys, and those that hold no floating-point numbers.
     """
     own = model.state_dict()
     missing = [key for key in own if key not in state]
@@ -125,9 +130,12 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         for key, tensor in own.items()
         if key in state and state[key].shape != tensor.shape
     ]
+    # Quantised files keep int8 or packed bytes under the same names; a cast would load nonsense.
+    foreign = [f"{key} ({state[key].dtype})" for key in own if key in state and state[key].dtype not in _FLOATING_POINT]
+    found = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped), ("not plain floats", foreign))
     problems = [
         f"{len(keys)} {name}: {', '.join(keys[:_LISTED])}{', …' if len(keys) > _LISTED else ''}"
-        for name, keys in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped))
+        for name, keys in found
         if keys
     ]
     if problems:
@@ -174,26 +182,55 @@ def _load_folder(folder: Path) -> dict[str, Tensor]:
         folder = folder / "transformer"
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if len(indices) == 1:
-        names = sorted(set(json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"].values()))
-        foreign = [name for name in names if Path(name).name != name]
-        if foreign:
-            raise WeightsError(f"{indices[0]} points outside its folder: {foreign[0]}")
-        files = [folder / name for name in names]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-        if len(files) != 1 or indices:
-            raise WeightsError(
-                f"{folder} holds {len(files)} .safetensors files and {len(indices)} indices: "
-                "name one file, or give a folder with one model"
-            )
+        return _load_shards(indices[0])
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) != 1 or indices:
+        raise WeightsError(
+            f"{folder} holds {len(files)} .safetensors files and {len(indices)} indices: "
+            "name one file, or give a folder with one model"
+        )
+    return _load_safetensors(files[0])
+
+
+def _load_shards(index: Path) -> dict[str, Tensor]:
+    """The tensors that an index names, each from the shard it names; a shard holds exactly what the index says."""
+    place = _read_index(index)
     state: dict[str, Tensor] = {}
-    for file in files:
-        state.update(load_file(file))
+    for name in sorted(set(place.values())):
+        if Path(name).name != name:
+            raise WeightsError(f"{index} points outside its folder: {name!r}")
+        if not (index.parent / name).is_file():
+            raise WeightsError(f"{index.parent} lacks the shard {name} that its index names: download it again")
+        shard = _load_safetensors(index.parent / name)
+        named = {key for key, file in place.items() if file == name}
+        if shard.keys() != named:
+            different = sorted(shard.keys() ^ named)
+            raise WeightsError(f"{index.parent / name} is not what its index says: {', '.join(different[:_LISTED])}")
+        state.update(shard)
     return state
 
 
+def _read_index(path: Path) -> dict[str, str]:
+    if path.stat().st_size > _INDEX_BYTES:
+        raise WeightsError(f"{path} is too large for an index of shards")
+    try:
+        place = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path} is no index of shards: {type(error).__name__}: {error}") from error
+    if not isinstance(place, dict) or not all(isinstance(name, str) for name in place.values()):
+        raise WeightsError(f"{path} is no index of shards: its weight_map is not a table of file names")
+    return place
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OverflowError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
+
+
 def _load_pickle(path: Path) -> dict[str, Tensor]:
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    content = _unpickled(path)
     if isinstance(content, Mapping):
         if content and all(isinstance(value, Tensor) for value in content.values()):
             return dict(content)
@@ -202,3 +239,14 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
             return dict(content[nested[0]])
         raise WeightsError(f"{path} holds no single state dict; its entries are {sorted(map(str, content))[:_LISTED]}")
     raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # written before torch 1.6: no zip file, so nothing to map
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(f"{path} is not a file of tensors alone (read with weights_only): {reason}") from error

@@ -7,16 +7,28 @@ from typing import Any, ClassVar
 
 import cv2
 
-from dataengine.config import CaptionSettings
+from dataengine.config import CaptionSettings, QwenSettings
 from dataengine.measure.frames import even, pictures
 from dataengine.models.colour_baseline import ColourBaseline
-from dataengine.models.interfaces import Annotator, Scene
+from dataengine.models.interfaces import Annotator, Scene, VisionLanguageModel
+from dataengine.models.qwen_annotator import QwenAnnotator
+from dataengine.models.qwen_endpoint import EndpointQwen
+from dataengine.models.qwen_transformers import TransformersQwen
+from dataengine.models.qwen_vllm import VllmQwen
 from dataengine.records import Caption, People, Record, Stills
 from dataengine.stage import BadInput, Row, Stage
 from dataengine.store import open_source
 from dataengine.video import Frame, frames_at
 
-_ANNOTATORS: dict[str, Callable[[CaptionSettings], Annotator]] = {"colour_baseline": lambda settings: ColourBaseline()}
+_BACKENDS: dict[str, Callable[[QwenSettings], VisionLanguageModel]] = {
+    "vllm": VllmQwen,
+    "endpoint": EndpointQwen,
+    "transformers": TransformersQwen,
+}
+_ANNOTATORS: dict[str, Callable[[CaptionSettings], Annotator]] = {
+    "colour_baseline": lambda settings: ColourBaseline(),
+    "qwen2_5_vl": lambda settings: QwenAnnotator(_BACKENDS[settings.qwen.backend](settings.qwen), settings.qwen),
+}
 
 
 class CaptionStage(Stage[Caption]):

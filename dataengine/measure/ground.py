@@ -8,18 +8,23 @@ from typing import Any, ClassVar
 from dataengine.config import GroundSettings
 from dataengine.measure.frames import pictures
 from dataengine.models.face_regions import FaceRegions
+from dataengine.models.grounding_dino import GroundingDino
 from dataengine.models.interfaces import Grounder, Query, Region
 from dataengine.records import Box, Caption, GroundedBox, Grounding, People, Record, Stills
 from dataengine.stage import Row, Stage
 
-_GROUNDERS: dict[str, Callable[[GroundSettings], Grounder]] = {"face_regions": lambda settings: FaceRegions()}
+_GROUNDERS: dict[str, Callable[[GroundSettings], Grounder]] = {
+    "face_regions": lambda settings: FaceRegions(),
+    "grounding_dino": lambda settings: GroundingDino(settings.grounding_dino),
+}
 
 
 class GroundStage(Stage[Grounding]):
     """Looks for each attribute inside its owner and for each object in the whole still, phrase by phrase.
 
     One prompt with many phrases would be cheaper, and makes Grounding DINO lose and merge them. An attribute is looked
-    for where its owner is seen; one without a clear owner (`Mention.owner`) is not looked for.
+    for where its owner is seen; one without a clear owner (`Mention.owner`) is not looked for. All candidates that the
+    grounder names are stored; what a low score means is a decision.
     """
 
     name: ClassVar[str] = "ground"
@@ -46,7 +51,7 @@ class GroundStage(Stage[Grounding]):
         asked = [_queries(row) for row in rows]
         answers = iter(self._grounder.ground([query for queries in asked for _, _, query in queries]))
         return [
-            Grounding(boxes=tuple(_grounded(e, still, found) for e, still, _ in queries for found in next(answers)[:1]))
+            Grounding(boxes=tuple(_grounded(e, still, found) for e, still, _ in queries for found in next(answers)))
             for queries in asked
         ]
 

@@ -6,7 +6,7 @@ skin as what they are not. All cuts run on a small copy of the person's surround
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.models.face_regions import HAIR, TOPS, centre_x, face_coordinates, face_unit, in_silhouette, words_of
-from dataengine.models.interfaces import Image, Pixels, Prompt, Segment
+from dataengine.models.interfaces import Image, Pixels, Prompt, Prompted, Segment
 from dataengine.records import Box, Sighting
 from dataengine.weights import Needs
 
@@ -45,10 +45,14 @@ class GrabCut:
     def load(self) -> None:
         """There are no weights."""
 
-    def segment(self, image: Image, people: Sequence[Sighting], prompts: Sequence[Prompt]) -> list[Segment]:
+    def segment(self, scenes: Sequence[Prompted]) -> Iterator[list[Segment]]:
         """One mask a prompt. Its score is how differently the mask and a band around it are coloured: where that is
         little, a cut by colour is a guess.
         """
+        for scene in scenes:
+            yield self._segment(scene.image, scene.people, scene.prompts)
+
+    def _segment(self, image: Image, people: Sequence[Sighting], prompts: Sequence[Prompt]) -> list[Segment]:
         cuts: dict[int, Parts] = {}
         segments = []
         for prompt in prompts:

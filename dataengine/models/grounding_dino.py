@@ -19,6 +19,7 @@ import numpy as np
 from dataengine.config import ConfigError, GroundingDinoSettings
 from dataengine.models.interfaces import Image, Query, Region
 from dataengine.models.placement import device_of, dtype_of, takes_gpu
+from dataengine.models.pretrained import load_exactly
 from dataengine.records import Box
 from dataengine.weights import Needs, Weights
 
@@ -147,17 +148,10 @@ class _Network:
 
     @classmethod
     def load(cls, weights: Weights, settings: GroundingDinoSettings) -> _Network:
-        import torch
         from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 
         folder = weights.locate()
-        model, report = GroundingDinoForObjectDetection.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-        # transformers only warns, and leaves what is missing at random values.
-        wrong = {what: sorted(map(str, names)) for what, names in report.items() if names}
-        if wrong:
-            raise ValueError(f"{folder}: the weights do not fit the network: {wrong}")
+        model = load_exactly(GroundingDinoForObjectDetection, folder)
         processor = GroundingDinoProcessor.from_pretrained(folder, local_files_only=True)
         device = device_of(settings)
         return cls(model.to(device).eval(), processor, device, dtype_of(settings, device), settings.floor)

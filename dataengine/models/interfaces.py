@@ -157,6 +157,15 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompted:
+    """An image, the people seen in it, and what is to be cut out of it."""
+
+    image: Image
+    people: Sequence[Sighting]
+    prompts: Sequence[Prompt]
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     pixels: Pixels
     score: float
@@ -166,8 +175,12 @@ class Segment:
 
 
 class Segmenter(Model, Protocol):
-    def segment(self, image: Image, people: Sequence[Sighting], prompts: Sequence[Prompt]) -> list[Segment]:
-        """One mask a prompt, of the image's size; empty where nothing was found."""
+    def segment(self, scenes: Sequence[Prompted]) -> Iterator[list[Segment]]:
+        """For each image in order one mask a prompt, of the image's size; empty where nothing was found.
+
+        Every scene has a prompt. The masks of a batch of clips are larger than its images: they come one image, or what
+        the network takes at once, at a time.
+        """
 
 
 class Inpainter(Model, Protocol):

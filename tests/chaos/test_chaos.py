@@ -16,14 +16,16 @@ from rich.console import Console
 from harness import SETTINGS, Ledger, Target, campaign, compare, plan, show
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_a_build_survives_kills_of_its_driver_workers_and_nodes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = campaign(
         tmp_path,
-        seed=0,
-        kills=4,
+        # Far enough apart that each kill is seen to be survived: the driver, then a worker, then a node.
+        seed=2,
+        kills=3,
         sources=3,
         targets=("driver", "worker", "node"),
         # The rules' detector: a second of work where the network takes ten.
@@ -35,8 +37,7 @@ def test_a_build_survives_kills_of_its_driver_workers_and_nodes(
         show(result, Console(width=180))
     assert result.findings == []
     assert result.recomputed == 0
-    assert set(result.counts()) == {"driver", "worker", "node"}
-    assert len(result.kills) == 4
+    assert result.counts() == {"driver": 1, "worker": 1, "node": 1}
 
 
 def test_a_plan_has_every_target_and_can_be_carried_out_in_its_order() -> None:

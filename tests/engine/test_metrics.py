@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 # A Ray of its own: its port is given, and it reports twenty times as often as by default.
@@ -65,6 +66,7 @@ def series(page: str) -> dict[tuple[str, ...], float]:
     return dict(values)
 
 
+@pytest.mark.ray
 def test_a_scrape_counts_every_row_once_though_the_tally_was_killed(tmp_path: Path) -> None:
     out = tmp_path / "pages.json"
     done = subprocess.run([sys.executable, "-c", SESSION, str(out)], capture_output=True, text=True, timeout=300)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dataengine.lumosx.codec import DctCodec, WanCodec, latent_frames, to_frames, to_pixels
-from dataengine.lumosx.pretrained import MissingWeightsError
+from dataengine.weights import MissingWeightsError
 
 
 def photograph(name: str, height: int, width: int) -> Tensor:

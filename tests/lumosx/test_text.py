@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dataengine.lumosx.pretrained import MissingWeightsError
 from dataengine.lumosx.text import MiniLmEncoder, PhraseError, TextEmbedding, TextEncoder, Umt5Encoder
 from dataengine.records import Span
+from dataengine.weights import MissingWeightsError
 
 CAPTION = "A woman with café-blond hair in an orange top 😀 beside a man in a black 外套, in a garden."
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,18 +25,20 @@ from torch import Tensor
 
 from dataengine.config import CONF, load
 from dataengine.lumosx import checkpoint
+from dataengine.lumosx import trainer as trainer_module
 from dataengine.lumosx.codec import DctCodec
+from dataengine.lumosx.distributed import Ranks
 from dataengine.lumosx.losses import draw_noise
 from dataengine.lumosx.metrics import HELD_OUT, LEARNED, StepMetrics, read_metrics
+from dataengine.lumosx.optimizer import learning_rate
 from dataengine.lumosx.settings import OptimizerSettings, TrainSettings
 from dataengine.lumosx.trainer import (
     CHECKPOINTS,
     SKIPPED_FILE,
     Trainer,
     TrainError,
-    learning_rate,
+    TrainResult,
     load_run_settings,
-    train,
 )
 from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
@@ -50,6 +57,12 @@ class Killed(BaseException):
 
 def settings(*overrides: str) -> TrainSettings:
     return load(TrainSettings, overrides=(*TINY, *overrides))
+
+
+def train(data: Path, run: Path, chosen: TrainSettings, on_step: Any = None) -> TrainResult:
+    result = trainer_module.train(data, run, chosen, on_step=on_step)
+    assert result is not None
+    return result
 
 
 def test_defaults_are_documented() -> None:
@@ -127,13 +140,16 @@ def test_checkpoints_are_rotated_and_a_damaged_one_is_passed_over(
     folder = tmp_path / CHECKPOINTS
     assert [path.name for path in checkpoint.found(folder)] == ["step-00000006", "step-00000004"]
     file = result.checkpoint / "optimizer.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
+    data = bytearray(file.read_bytes())
+    data[-100] ^= 1  # one bit of one number: the file is well-formed
+    file.write_bytes(data)
     redone: list[StepMetrics] = []
     with caplog.at_level(logging.WARNING):
         again = train(dataset, tmp_path, settings("steps=6"), on_step=redone.append)
-    assert "step-00000006 is damaged" in caplog.text
+    assert "step-00000006 is damaged (optimizer.safetensors changed since written)" in caplog.text
     assert [metrics.step for metrics in redone] == [5, 6]
     assert again.after == result.after
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000004", "step-00000006"]
     for path in checkpoint.found(folder):
         (path / "state.json").write_text("{")
     with pytest.raises(checkpoint.CheckpointError, match="no checkpoint can be read"):
@@ -153,6 +169,67 @@ def test_a_checkpoint_is_whole_or_absent(dataset: Path, tmp_path: Path, monkeypa
     with pytest.raises(OSError, match="No space left"):
         train(dataset, tmp_path, settings("steps=6"))
     assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step-00000002"]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer of step 2 waits for step 3 to be over; what it writes is still step 2."""
+    real, over = checkpoint.save_file, threading.Event()
+
+    def slow(tensors: dict[str, Tensor], path: Path) -> None:
+        if "00000002" in str(path):
+            assert over.wait(60), "step 3 waits for the checkpoint of step 2"
+        real(tensors, path)
+
+    def step_over(metrics: StepMetrics) -> None:
+        if metrics.step == 3:
+            over.set()
+
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    train(dataset, tmp_path / "whole", settings("steps=4", "optimizer.schedule=constant"), on_step=step_over)
+    train(dataset, tmp_path / "short", settings("steps=2", "optimizer.schedule=constant"))
+    left, right = (checkpoint.found(tmp_path / run / CHECKPOINTS)[-1] for run in ("whole", "short"))
+    for name in (checkpoint.MODEL, checkpoint.EMA, checkpoint.OPTIMIZER):
+        assert (left / name).read_bytes() == (right / name).read_bytes()
+
+
+# --- Killed for real --------------------------------------------------------------------------------------------------
+
+
+def start(data: Path, run: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    """`dataengine train` as a process of its own, in a group that can be killed with its loader processes."""
+    command = [sys.executable, "-m", "pipelines.cli", "train", "--data", str(data), "--run", str(run)]
+    return subprocess.Popen([*command, *TINY, *overrides], stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def test_kill_9_at_a_random_step_changes_nothing(dataset: Path, tmp_path: Path) -> None:
+    """Twice killed, each time with other loader processes, at steps that a clock decides: the same run, bit for bit."""
+    size = ("steps=60", "validation.every_steps=25", "data.augment.enabled=true", "data.window=random")
+    expected = train(dataset, tmp_path / "whole", settings(*size))
+    killed, random = tmp_path / "killed", Random(time.time_ns())
+    done = 0
+    for workers, checkpoints in ((0, 7), (2, 5)):
+        process = start(dataset, killed, *size, f"data.workers={workers}", f"checkpoint.every_steps={checkpoints}")
+        target = done + random.randint(8, 20)
+        while len(read_metrics(killed)[0]) < target:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        done = checkpoint.read_progress(checkpoint.found(killed / CHECKPOINTS)[0]).step
+        assert 0 < done < 60
+    process = start(dataset, killed, *size, "data.workers=1")
+    assert process.wait(timeout=200) == 0
+    steps, validations = read_metrics(tmp_path / "whole")
+    again, again_validations = read_metrics(killed)
+    assert [(m.step, m.loss, m.grad_norm, m.by_noise) for m in again] == [
+        (m.step, m.loss, m.grad_norm, m.by_noise) for m in steps
+    ]
+    assert again_validations == validations
+    for name in (checkpoint.MODEL, checkpoint.EMA, checkpoint.OPTIMIZER):
+        left = (expected.checkpoint / name).read_bytes()
+        assert left == (checkpoint.found(killed / CHECKPOINTS)[0] / name).read_bytes(), name
 
 
 class PoisonedCodec(DctCodec):
@@ -215,7 +292,7 @@ def run_rank(rank: int, port: int, data: str, run: str) -> None:
     """What each process of `test_two_ranks_train_as_one` does."""
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     samples, held_out = PairDataset(Store.at(data), "train"), PairDataset(Store.at(data), "val")
-    trainer = Trainer(samples, held_out, Path(run), settings("steps=4", "batch=1"), rank=rank, world=2)
+    trainer = Trainer(samples, held_out, Path(run), settings("steps=4", "batch=1"), Ranks.here())
     losses = [metrics.loss for metrics in trainer.steps()]
     Path(run, f"rank{rank}.json").write_text(json.dumps(losses))
     dist.destroy_process_group()

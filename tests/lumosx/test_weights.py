@@ -7,7 +7,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
-from dataengine.lumosx.transformer import DiT
+from dataengine.lumosx.transformer import PRESETS, DiT, DiTConfig
 from dataengine.lumosx.weights import (
     WeightsError,
     from_diffusers,
@@ -152,3 +152,130 @@ def test_two_names_for_one_parameter_are_refused(state):
     mixed["head.head.bias"] = state["head.head.bias"]
     with pytest.raises(WeightsError, match=r"two tensors stand for head\.head\.bias"):
         original_keys(mixed)
+
+
+def original_folder(folder, state, files=3):
+    """Wan2.1's own layout: original keys in `files` shards, an index, and config.json beside them."""
+    folder.mkdir()
+    names = [f"diffusion_pytorch_model-{i + 1:05d}-of-{files:05d}.safetensors" for i in range(files)]
+    place = {key: names[i % files] for i, key in enumerate(sorted(state))}
+    for name in names:
+        save_file({key: state[key] for key in state if place[key] == name}, folder / name)
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": place}))
+    return index, place
+
+
+def test_original_keys_in_shards(state, tmp_path):
+    original_folder(tmp_path / "wan", state)
+    assert_same(load_weights(tmp_path / "wan"), state)
+
+
+def test_shards_are_what_their_index_says(state, tmp_path):
+    index, place = original_folder(tmp_path / "wan", state)
+    moved = place | {"head.head.bias": place["blocks.0.modulation"], "blocks.0.modulation": place["head.head.bias"]}
+    index.write_text(json.dumps({"weight_map": moved}))
+    with pytest.raises(WeightsError, match=r"is not what its index says: .*blocks\.0\.modulation"):
+        load_weights(tmp_path / "wan")
+    index.write_text(json.dumps({"weight_map": place | {"head.head.bias": "gone.safetensors"}}))
+    with pytest.raises(WeightsError, match=r"lacks the shard gone\.safetensors|not what its index says"):
+        load_weights(tmp_path / "wan")
+    (tmp_path / "wan" / place["head.head.bias"]).unlink()
+    index.write_text(json.dumps({"weight_map": place}))
+    with pytest.raises(WeightsError, match="lacks the shard diffusion_pytorch_model-0000"):
+        load_weights(tmp_path / "wan")
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', "[" * 100_000, '{"weight_map"', "\ud800"]
+)
+def test_an_index_may_be_anything(tmp_path, text):
+    (tmp_path / "m.safetensors.index.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(WeightsError, match="no index of shards"):
+        load_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no", b"\xff" * 8, (1 << 60).to_bytes(8, "little"), (2).to_bytes(8, "little") + b"{}junk"],
+    ids=["empty", "short", "huge header", "far header", "junk after"],
+)
+def test_damaged_files_are_named(tmp_path, data):
+    for name in ("w.safetensors", "w.pth"):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(WeightsError, match=f"{name} is not a"):
+            load_weights(tmp_path / name)
+
+
+def test_a_file_cut_short_is_refused(state, tmp_path):
+    save_weights(state, tmp_path / "w.safetensors")
+    torch.save(state, tmp_path / "w.pth")
+    for name in ("w.safetensors", "w.pth"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(WeightsError, match=f"{name} is not a"):
+            load_weights(tmp_path / name)
+
+
+def test_pth_files_from_before_the_zip_format(state, tmp_path):
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert_same(load_weights(tmp_path / "old.pth"), state)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.bool])
+def test_quantised_weights_are_not_cast(fixture_model, state, dtype):
+    with pytest.raises(WeightsError, match=r"1 not plain floats: blocks\.0\.self_attn\.q\.weight"):
+        load_into(fixture_model, state | {"blocks.0.self_attn.q.weight": torch.zeros(96, 96).to(dtype)})
+
+
+def diffusers_shapes(config):
+    """Keys and shapes that diffusers' own class gives to a configuration, without memory for them."""
+    with torch.device("meta"):
+        theirs = WanTransformer3DModel(**config)
+    return {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
+
+
+@pytest.mark.parametrize(("preset", "heads", "ffn", "layers"), [("1.3b", 12, 8960, 30), ("14b", 40, 13824, 40)])
+def test_published_shapes_are_diffusers_own(preset, heads, ffn, layers):
+    """The published numbers are written out here: neither side takes them from the other."""
+    config = {"num_attention_heads": heads, "attention_head_dim": 128, "ffn_dim": ffn, "num_layers": layers}
+    with torch.device("meta"):
+        ours = DiT(PRESETS[f"wan2.1-t2v-{preset}"]).state_dict()
+    assert {to_diffusers(key): tuple(value.shape) for key, value in ours.items()} == diffusers_shapes(config)
+
+
+def test_weights_of_another_size_are_named(fixture_model):
+    with torch.device("meta"):
+        large = DiT(PRESETS["wan2.1-t2v-14b"]).state_dict()
+    with pytest.raises(WeightsError, match=r"unexpected: blocks\.2\..*mis-shaped: .*the model needs \[96"):
+        load_into(fixture_model, large)
+
+
+def test_configurations_go_both_ways(fixtures, diffusers_model):
+    wan = {"_class_name": "WanModel", "_diffusers_version": "0.30.0", "dim": 5120, "eps": 1e-06, "ffn_dim": 13824,
+           "freq_dim": 256, "in_dim": 16, "model_type": "t2v", "num_heads": 40, "num_layers": 40, "out_dim": 16,
+           "text_len": 512}  # fmt: skip
+    assert DiTConfig.from_released(wan, cell_map="exact") == PRESETS["wan2.1-t2v-14b"]
+    released = json.loads((fixtures / "weights.json").read_text())["config"]
+    config = DiTConfig.from_released(released)
+    assert config.to_released() == released
+    assert DiTConfig.from_released(config.to_released()) == config
+    theirs = dict(diffusers_model.config)
+    assert DiTConfig.from_diffusers(theirs, text_len=32, cell_map="released") == config
+    made = WanTransformer3DModel.from_config(config.to_diffusers()).config
+    assert all(made[key] == value for key, value in theirs.items() if key not in ("_use_default_values", "patch_size"))
+    assert tuple(made["patch_size"]) == theirs["patch_size"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_dim": 1280}, "image_dim = 1280"),
+        ({"ffn_dim": None}, "lacks ffn_dim"),
+        ({"patch_size": [2, 2, 2]}, "one l"),
+    ],
+)
+def test_foreign_diffusers_models_are_refused(diffusers_model, change, message):
+    theirs = {key: value for key, value in (dict(diffusers_model.config) | change).items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        DiTConfig.from_diffusers(theirs)

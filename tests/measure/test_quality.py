@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image, ImageDraw, ImageFont
-from tiny.clip import WIDTH, save_encoder, save_head
 
 from dataengine.config import AestheticSettings, FramesSettings, QualitySettings
 from dataengine.decide.duplicates import apart
@@ -18,6 +17,7 @@ from dataengine.measure.quality import QualityStage, clipped, lettering, motion,
 from dataengine.records import Quality
 from dataengine.stage import BadInput
 from dataengine.video import frames_at
+from tiny.clip import WIDTH, save_encoder, save_head
 
 FPS = 24
 DEFAULTS = QualitySettings()

@@ -17,17 +17,19 @@ def scores(row, **settings) -> ShotScores:
     return record
 
 
-@pytest.mark.parametrize(("detector", "false_cuts"), [("transnetv2", 0), ("adaptive", 1)])
-def test_all_hard_cuts_of_the_sample_to_the_frame(detector, false_cuts, sample_video, probed) -> None:
-    """PySceneDetect takes one keyframe, at which the codec redraws a field of stars, for a cut."""
+def test_all_hard_cuts_of_the_sample_to_the_frame(sample_video, probed) -> None:
+    """PySceneDetect takes one keyframe, at which the codec redraws a field of stars, for a cut.
+
+    TransNetV2 on the sample: `tests/pipelines/test_truth.py`.
+    """
     truth = sample_video.truth
-    found = scores(probed(sample_video.path), detector=detector)
+    found = scores(probed(sample_video.path), detector="adaptive")
     cuts = shot_boundaries(found, threshold=0.3)
     for cut in truth.hard_cuts_s:
         assert min(abs(cut - f) for f in cuts) <= 1.01 / truth.fps, f"cut at {cut:.2f} s"
     others = [f for f in cuts if min(abs(cut - f) for cut in truth.hard_cuts_s) > 1.01 / truth.fps]
     dissolves = [(d.start_s - 0.1, d.end_s + 0.1) for d in truth.dissolves]
-    assert sum(not any(a <= f <= b for a, b in dissolves) for f in others) <= false_cuts
+    assert sum(not any(a <= f <= b for a, b in dissolves) for f in others) <= 1
     assert found.content == Box(0, 0, 640, 360)
     assert found.duration_s == pytest.approx(truth.duration_s, abs=1e-3)
 

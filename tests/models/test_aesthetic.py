@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny.clip import WIDTH, head_tensors, save_encoder, save_head
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from dataengine.config import AestheticSettings
 from dataengine.models.aesthetic import Aesthetic, linear_layers
 from dataengine.weights import MissingWeightsError
+from tiny.clip import WIDTH, head_tensors, save_encoder, save_head
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dataengine.models.grabcut import GrabCut, cut_box, cut_person
-from dataengine.models.interfaces import Prompt
+from dataengine.models.interfaces import Prompt, Prompted
 from dataengine.records import Box, Sighting
 
 COLLINS = {
@@ -73,7 +73,7 @@ def test_prompts_name_parts_and_bound_them(collins, sighting_of) -> None:
         Prompt("orange top", box, 0),
         Prompt("person on the left", person.body, 0),
     ]
-    hair, top, body = GrabCut(5).segment(collins, [person], prompts)
+    hair, top, body = next(GrabCut(5).segment([Prompted(collins, [person], prompts)]))
     assert hair.pixels[30, 225] and not hair.pixels[300, 100]
     assert top.pixels[300, 100] and not top.pixels[30, 225]
     assert body.pixels[30, 225] and body.pixels[300, 100]
@@ -84,10 +84,10 @@ def test_prompts_name_parts_and_bound_them(collins, sighting_of) -> None:
 
 def test_same_input_same_masks_whatever_was_cut_before(collins, hopper, sighting_of) -> None:
     prompts = [Prompt("person", sighting_of(collins).body, 0), Prompt("orange top", sighting_of(collins).body, 0)]
-    first = GrabCut(3).segment(collins, [sighting_of(collins)], prompts)
+    first = next(GrabCut(3).segment([Prompted(collins, [sighting_of(collins)], prompts)]))
     cv2.setRNGSeed(99)
-    GrabCut(3).segment(hopper, [sighting_of(hopper)], [Prompt("person", sighting_of(hopper).body, 0)])
-    again = GrabCut(3).segment(collins, [sighting_of(collins)], prompts)
+    next(GrabCut(3).segment([Prompted(hopper, [sighting_of(hopper)], [Prompt("person", sighting_of(hopper).body, 0)])]))
+    again = next(GrabCut(3).segment([Prompted(collins, [sighting_of(collins)], prompts)]))
     for a, b in zip(first, again, strict=True):
         assert np.array_equal(a.pixels, b.pixels) and a.score == b.score
 
@@ -100,7 +100,7 @@ def test_two_people_keep_their_own_clothes(collins, hopper, centerface, sighting
     left = sighting_of(np.where(np.arange(both.shape[1])[None, :, None] < 400, both, 0).astype(np.uint8), (faces[1],))
     right = sighting_of(np.where(np.arange(both.shape[1])[None, :, None] >= 400, both, 0).astype(np.uint8), (faces[0],))
     prompts = [Prompt("orange top", left.body, 0), Prompt("black top", right.body, 1)]
-    orange, black = GrabCut(5).segment(both, [left, right], prompts)
+    orange, black = next(GrabCut(5).segment([Prompted(both, [left, right], prompts)]))
     assert orange.pixels[300, 100] and not black.pixels[300, 100]
     at = 400 + round(120 * 437 / 512), round(450 * 512 / 600)
     assert black.pixels[at[1], at[0]] and not orange.pixels[at[1], at[0]]
@@ -124,7 +124,7 @@ def test_score_tells_contrast_from_camouflage() -> None:
     scores = []
     for colour in ((210, 40, 40), (98, 112, 94)):
         image = np.clip(np.where(ball[..., None], colour, (90, 110, 90)) + noise, 0, 255).astype(np.uint8)
-        scores.append(GrabCut(5).segment(image, (), prompt)[0].score)
+        scores.append(next(GrabCut(5).segment([Prompted(image, (), prompt)]))[0].score)
     assert scores[0] > 0.9 > 0.6 > scores[1]
 
 
@@ -135,6 +135,6 @@ def test_an_image_of_one_colour_does_no_harm(value: int, sighting_of, collins) -
     person = Sighting(
         still=0, face=face, face_score=0.4, landmarks=(), body=Box(540, 270, 640, 360), body_score=None, sharpness=0
     )
-    (segment,) = GrabCut(5).segment(image, [person], [Prompt("blue top", person.body, 0)])
+    (segment,) = next(GrabCut(5).segment([Prompted(image, [person], [Prompt("blue top", person.body, 0)])]))
     assert segment.pixels.shape == (360, 640)
     assert 0 <= segment.score <= 1

@@ -108,14 +108,13 @@ def test_a_second_run_measures_nothing_and_changes_nothing(built, run_build: Cal
 
 
 def test_output_does_not_depend_on_the_number_of_workers(
-    built, bad_video_folder, run_build: Callable[..., RunSummary], tmp_path: Path
+    short, run_build: Callable[..., RunSummary], tmp_path: Path
 ) -> None:
     stages = ("probe", "shots", "frames", "quality", "faces", "caption", "ground", "segment", "background", "encode")
     two = [f"stages.{stage}.resources.workers=2" for stage in stages]
     batches = [f"stages.{stage}.resources.batch=3" for stage in stages]
-    run_build(bad_video_folder.folder, tmp_path / "one")
-    run_build(bad_video_folder.folder, tmp_path / "two", *two, *batches)
-    assert fixed_files(tmp_path / "one") == fixed_files(tmp_path / "two")
+    run_build(short.videos, tmp_path / "two", *short.settings, *two, *batches)
+    assert fixed_files(short.out) == fixed_files(tmp_path / "two")
 
 
 def test_a_decision_reruns_no_model(built, run_build: Callable[..., RunSummary], tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,26 +12,9 @@ import pytest
 
 from dataengine.store import Store
 from object_store import BREAKS, BUCKET, ERRORS, Faults, environment, faulty_proxy, s3_server
+from pipelines.cli import Exit
 
-FILES = (
-    "name with spaces.mp4",
-    "zz copy.mp4",
-    "имя 名前 🎬/лицо.mp4",
-    "truncated.mp4",
-    "text.mp4",
-    "empty.mp4",
-    "notes.txt",
-)
 FIXED = re.compile(r"shards/.*\.tar|(index|quarantine|clips)\.parquet")
-QUARANTINED = 3
-
-
-def run_build(videos: str, out: str, **variables: str) -> None:
-    """`python -m pipelines.build` in a process of its own: Ray's workers inherit its environment."""
-    command = [sys.executable, "-m", "pipelines.build", "--input", videos, "--output", out]
-    command += ["decide.pairs.val_share=0", "shards.samples=1"]
-    done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True)
-    assert done.returncode == QUARANTINED, done.stdout + done.stderr
 
 
 def fixed_files(out: Store) -> dict[str, bytes]:
@@ -42,14 +24,9 @@ def fixed_files(out: Store) -> dict[str, bytes]:
 
 @pytest.mark.timeout(900)
 def test_a_build_through_a_failing_object_store_gives_the_same_bytes(
-    bad_video_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    videos = tmp_path / "videos"
-    for name in FILES:
-        (videos / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bad_video_folder.folder / name, videos / name)
-    run_build(str(videos), str(tmp_path / "out"))
-    local = fixed_files(Store.at(tmp_path / "out"))
+    local = fixed_files(Store.at(short.out))
     assert len(local) >= 5
 
     faults = Faults(share=0.1, seed=7, hang_s=60.0, hangs=1)
@@ -57,9 +34,13 @@ def test_a_build_through_a_failing_object_store_gives_the_same_bytes(
         for key, value in environment(server).items():
             monkeypatch.setenv(key, value)
         source, out = Store.at(f"s3://{BUCKET}/in"), Store.at(f"s3://{BUCKET}/out")
-        for name in FILES:
-            source.write(name, (videos / name).read_bytes())
+        for path in short.videos.rglob("*.*"):
+            source.write(path.relative_to(short.videos).as_posix(), path.read_bytes())
         with faulty_proxy(server, faults) as port:
-            run_build(source.uri, out.uri, **environment(port))
+            # In a process of its own: Ray's workers inherit its environment.
+            command = [sys.executable, "-m", "pipelines.build", "--input", source.uri, "--output", out.uri]
+            variables = {**os.environ, **environment(port)}
+            done = subprocess.run([*command, *short.settings], env=variables, capture_output=True, text=True)
+        assert done.returncode == Exit.QUARANTINED, done.stdout + done.stderr
         assert fixed_files(out) == local
     assert set(faults.injected) == {*ERRORS, *BREAKS}

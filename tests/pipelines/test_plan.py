@@ -70,15 +70,15 @@ def test_without_results_the_sources_are_known_and_the_rest_is_not(built, tmp_pa
 
 
 def test_a_sample_gives_rates_and_stays_measured(built, run_build: Callable[..., RunSummary], tmp_path: Path) -> None:
-    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos, out, quick = tmp_path / "videos", tmp_path / "out", ("stages.shots.detector=adaptive",)
     videos.mkdir()
     for name in ("phone held upright.mov", "odd size.webm", "variable frame rate.mp4"):
         shutil.copyfile(built.videos / "bad" / name, videos / name)
-    made = planned(videos, out, sample=1)
+    made = planned(videos, out, *quick, sample=1)
     assert not made.unknown
     left = todo(made)["probe"]
     assert left == 2
-    summary = run_build(videos, out)
+    summary = run_build(videos, out, *quick)
     done = {s.stage: s.done for s in summary.stages}
     assert done["probe"] == 2, "the sampled video is not measured again"
     assert set(compose(BuildSettings()).fingerprints) == set(done)

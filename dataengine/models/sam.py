@@ -1,0 +1,63 @@
+"""SAM (Kirillov et al. 2023, arXiv:2304.02643): masks from boxes, with segment-anything's classes and checkpoints.
+
+The network (`sam_network`), and with it torch, is imported when it is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dataengine.config import SamSettings
+from dataengine.models.interfaces import Prompted, Segment
+from dataengine.models.placement import device_of, dtype_of, takes_gpu
+from dataengine.weights import MissingWeightsError, Needs, Weights
+
+if TYPE_CHECKING:
+    from dataengine.models.sam_network import Network
+
+PUBLISHED = {"vit_h": "sam_vit_h_4b8939.pth", "vit_l": "sam_vit_l_0b3195.pth", "vit_b": "sam_vit_b_01ec64.pth"}
+GPU_GIB = {"vit_h": (1.3, 2.8), "vit_l": (0.7, 2.7), "vit_b": (0.3, 2.0)}
+"""Weights (encoder in bfloat16), and what each image in the encoder adds: three copies of a global block's attention
+between 64 x 64 patches. Taken as the largest where the name of the file tells no size."""
+
+
+class Sam:
+    """Implements `Segmenter`. An image is encoded once, whatever the number of boxes in it."""
+
+    name = "sam"
+
+    def __init__(self, settings: SamSettings) -> None:
+        self._settings = settings
+        name = Path(settings.weights).name
+        address = f"https://dl.fbaipublicfiles.com/segment_anything/{name}"
+        self._weights = Weights(
+            settings.weights, hint=f"Download it with: curl -LO {address}" if name in PUBLISHED.values() else ""
+        )
+        size = next((size for size in PUBLISHED if size in name), "vit_h")
+        weights, image = GPU_GIB[size]
+        self.needs = Needs((self._weights,), (), weights + settings.images * image if takes_gpu(settings) else 0.0)
+        self._network: Network | None = None
+
+    @property
+    def revision(self) -> str:
+        return f"{self._weights.identity()} segment-anything {metadata.version('segment-anything')}"
+
+    def load(self) -> None:
+        """Raises `MissingWeightsError`, or `ValueError` for a file that is no SAM or more than tensors."""
+        from dataengine.models.sam_network import load_network
+
+        file = self._weights.locate()
+        if not file.is_file():
+            raise MissingWeightsError(f"{file}: SAM's weights are one file, .pth or .safetensors, and not a folder")
+        device = device_of(self._settings)
+        self._network = load_network(file, device, dtype_of(self._settings, device))
+
+    def segment(self, scenes: Sequence[Prompted]) -> Iterator[list[Segment]]:
+        """One mask a prompt; its score is the predicted IoU."""
+        if self._network is None:
+            raise RuntimeError("Sam.load() must be called before segment()")
+        for start in range(0, len(scenes), self._settings.images):
+            yield from self._network.segment(scenes[start : start + self._settings.images])
