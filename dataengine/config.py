@@ -118,7 +118,9 @@ class Sam2Settings(NetworkSettings):
 
 class InsightFaceSettings(NetworkSettings):
     weights: str = Field("buffalo_l", description="a folder with a detector and a recogniser as .onnx files")
-    side: int = Field(640, ge=32, description="images are scaled into a square of this side for the detector")
+    side: int = Field(
+        640, ge=32, multiple_of=32, description="images are scaled into a square of this side for the detector"
+    )
 
 
 class FaceSettings(StageSettings):

@@ -38,19 +38,20 @@ LEAST_SKIN = 0.1
 def frontal(landmarks: Sequence[tuple[float, float]]) -> float | None:
     """1 for a face that looks straight ahead, 0 in profile, by where the nose stands between the eyes.
 
-    It falls evenly with the angle by which the head is turned aside (1 - angle / 90°); tilting changes nothing.
-    None without landmarks. The nose's tip is nearer to the camera than the eyes, so turning moves it off their middle.
+    The nose's tip is nearer to the camera than the eyes, so turning the head moves it off their middle: the score falls
+    evenly with the angle (1 - angle / 90°). Tilting and nodding change little: all is measured across the line from
+    the middle of the eyes to that of the mouth. None without landmarks.
     """
-    if len(landmarks) < 3:
+    if len(landmarks) < 5:
         return None
-    left, right, nose = (np.array(point, float) for point in landmarks[:3])
-    across = right - left
-    apart = float(np.linalg.norm(across))
-    if apart == 0:
+    left, right, nose, mouth_left, mouth_right = (np.array(point, float) for point in landmarks[:5])
+    eyes = (left + right) / 2
+    down = (mouth_left + mouth_right) / 2 - eyes
+    across = np.array([down[1], -down[0]])
+    aside, apart = abs(float((nose - eyes) @ across)), abs(float((right - left) @ across))
+    if aside == apart == 0:
         return 0.0
-    aside = abs(float((nose - (left + right) / 2) @ across)) / apart
-    turned = np.arctan2(aside / NOSE_DEPTH, apart / 2)
-    return round(1 - float(np.degrees(turned)) / 90, 4)
+    return round(1 - float(np.degrees(np.arctan2(aside / NOSE_DEPTH, apart / 2))) / 90, 4)
 
 
 def whole_face(face: Box, width: int, height: int) -> Box:

@@ -1,16 +1,22 @@
 """People are found where they are, and the same person has the same number in every still."""
 
-from itertools import permutations
+from pathlib import Path
 
+import cv2
+import matplotlib
 import numpy as np
 import pytest
+import skimage.data
+from PIL import Image
+from tiny.grounding_dino import build as build_grounding_dino
+from tiny.insightface import save_pack
 
-from dataengine.config import FaceSettings, FramesSettings
+from dataengine.config import FaceSettings, FramesSettings, GroundingDinoSettings, InsightFaceSettings
 from dataengine.measure.faces import FacesStage
-from dataengine.measure.frames import FramesStage
-from dataengine.measure.tracks import Look, tracks
+from dataengine.measure.frames import FramesStage, pictures
 from dataengine.models.face_regions import centre_x
-from dataengine.records import Box, People, Stills
+from dataengine.models.grounding_dino import GroundingDino
+from dataengine.records import Box, People, Sighting, Stills
 
 
 def iou(a: Box, b: Box) -> float:
@@ -76,72 +82,151 @@ def test_provenance_names_the_wheel_and_its_weights() -> None:
     assert stage.parameters() == {"detector": "centerface", "floor": 0.4, "bodies": "proportions", "between": 0}
 
 
-# --- Knowing a person again -------------------------------------------------------------------------------------------
-
-BINS = 12
+# --- Following people, bodies, scores ---------------------------------------------------------------------------------
 
 
-def look(x: float, y: float = 100, unit: float = 40, dressed: int = 0) -> Look:
-    """Someone at x whose clothes have the `dressed`-th of some colours and their neighbours."""
-    colours = np.full(BINS, 0.01, np.float32)
-    colours[dressed % BINS] = 1.0
-    colours[(dressed + 1) % BINS] = 0.4
-    return Look(x, y, unit, 2 * colours / colours.sum())
+def portrait(name: str) -> np.ndarray:
+    """Head and shoulders, 150 px high."""
+    if name == "collins":
+        return cv2.resize(skimage.data.astronaut()[10:290, 110:340], (123, 150), interpolation=cv2.INTER_AREA)
+    file = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+    image = np.asarray(Image.open(file).convert("RGB"))
+    return cv2.resize(image[70:490, 80:450], (132, 150), interpolation=cv2.INTER_AREA)
 
 
-def named(stills: list[dict[str, Look]], order: list[list[str]]) -> set[frozenset[tuple[int, str]]]:
-    """The tracks as sets of (still, name), the sightings of each still given in some order."""
-    found = tracks([[still[name] for name in names] for still, names in zip(stills, order, strict=True)])
-    return {frozenset((still, order[still][index]) for still, index in track) for track in found}
+def walk(left: str, right: str, frames: int = 48) -> list[np.ndarray]:
+    """Two portraits on a wall pass each other after a third of the way, `left` in front."""
+    shown = []
+    for i in range(frames):
+        t = i / (frames - 1)
+        frame = np.full((200, 640, 3), (150, 160, 170), np.uint8)
+        for x, name in ((330 - 320 * t, right), (30 + 480 * t, left)):
+            image = portrait(name)
+            frame[50:, round(x) : round(x) + image.shape[1]] = image[:, : 640 - round(x)]
+        shown.append(frame)
+    return shown
 
 
-TWO = [
-    {"a": look(100, dressed=0), "b": look(400, dressed=5)},
-    {"a": look(130, dressed=0), "b": look(380, dressed=5)},
-    {"a": look(160, dressed=0), "b": look(350, dressed=5)},
-]
+def followed(path, row_of, settings: FaceSettings) -> list[list[tuple[int, float]]]:
+    """Still and place of every sighting of every person."""
+    row = row_of(path, 0.0, 2.0)
+    row = row.with_record(FramesStage(FramesSettings()).process([row])[0])
+    stage = FacesStage(settings)
+    stage.setup()
+    (people,) = stage.process([row])
+    return [[(s.still, centre_x(s.face)) for s in person.sightings] for person in people.people]
 
 
-@pytest.mark.parametrize("swap", [(0, 0, 1), (0, 1, 0), (1, 0, 0), (1, 1, 1), (0, 0, 0)])
-def test_the_order_of_detections_does_not_matter(swap) -> None:
-    order = [["b", "a"] if s else ["a", "b"] for s in swap]
-    assert named(TWO, order) == {frozenset((i, name) for i in range(3)) for name in "ab"}
+@pytest.mark.parametrize(("right", "between"), [("hopper", 0), ("hopper", 8), ("collins", 8)])
+def test_people_who_swap_sides_keep_their_number(right, between, video_of, row_of) -> None:
+    """Different people are known by their colours; twins, by their motion, in frames between the stills."""
+    people = followed(video_of(walk("collins", right), 24), row_of, FaceSettings(floor=0.5, between=between))
+    assert [[still for still, _ in person] for person in people] == [[0, 1, 2]] * 2
+    ways = sorted([x for _, x in person] for person in people)
+    assert ways[0] == sorted(ways[0]) and ways[1] == sorted(ways[1], reverse=True)
+    assert ways[0][0] < ways[1][0] and ways[0][-1] > ways[1][-1] + 100
 
 
-def test_people_who_change_places_are_known_by_their_clothes() -> None:
-    stills = [
-        {"a": look(200, dressed=0), "b": look(400, dressed=5)},
-        {"a": look(290, dressed=0), "b": look(310, dressed=5)},
-        {"a": look(400, dressed=0), "b": look(200, dressed=5)},
-    ]
-    for order in permutations(["a", "b"]):
-        assert named(stills, [["a", "b"], list(order), list(order)]) == {
-            frozenset((i, name) for i in range(3)) for name in "ab"
-        }
+def test_frames_between_stills_are_used_and_nothing_of_them_is_stored(video_of, row_of) -> None:
+    """Twins who cross: the stills alone cannot tell."""
+    path = video_of(walk("collins", "collins"), 24)
+    alone, helped = (followed(path, row_of, FaceSettings(floor=0.5, between=n)) for n in (0, 8))
+    assert alone != helped
+    assert sorted(x for person in alone for x in person) == sorted(x for person in helped for x in person)
 
 
-def test_people_dressed_alike_are_known_by_their_place() -> None:
-    stills = [{"a": look(100 + 20 * i), "b": look(400 - 20 * i)} for i in range(3)]
-    assert named(stills, [["a", "b"], ["b", "a"], ["a", "b"]]) == {
-        frozenset((i, name) for i in range(3)) for name in "ab"
-    }
+def test_every_sighting_of_the_sample_is_whole_and_turned_to_the_camera(seen) -> None:
+    for name in ("collins", "hopper", "both"):
+        for person in seen[name].row[People].people:
+            for s in person.sightings:
+                assert s.visible is not None and s.visible > 0.9
+                assert s.frontal is not None and s.frontal > 0.8
+                assert s.embedding == ()
 
 
-@pytest.mark.parametrize("missing", [0, 1, 2])
-def test_someone_missing_from_a_still_stays_one_person(missing: int) -> None:
-    stills = [{k: v for k, v in still.items() if not (i == missing and k == "b")} for i, still in enumerate(TWO)]
-    found = named(stills, [sorted(still, reverse=True) for still in stills])
-    assert found == {
-        frozenset((i, "a") for i in range(3)),
-        frozenset((i, "b") for i in range(3) if i != missing),
-    }
+def test_doubtful_faces_are_stored_with_low_scores(row_of, video_of) -> None:
+    """Half outside, behind a bar, tiny and blurred: all there, and all worse than the whole face."""
+    frame = np.full((360, 640, 3), (150, 160, 170), np.uint8)
+    whole = portrait("collins")
+    frame[20:170, 40:163] = whole
+    frame[20:170, 570:640] = whole[:, :70]  # cut off in the middle of the face
+    frame[200:350, 40:163] = whole
+    frame[243:262, 40:163] = 0  # a bar over the mouth
+    frame[200:350, 300:423] = cv2.GaussianBlur(whole, (0, 0), 2)
+    frame[290:350, 520:569] = cv2.resize(whole, (49, 60), interpolation=cv2.INTER_AREA)
+    row = row_of(video_of([frame] * 24, 24), 0.0, 1.0)
+    row = row.with_record(FramesStage(FramesSettings()).process([row])[0])
+    stage = FacesStage(FaceSettings())
+    stage.setup()
+    found = [person.sightings[0] for person in stage.process([row])[0].people]
+
+    def at(x: float, y: float) -> Sighting:
+        return min(found, key=lambda s: abs(centre_x(s.face) - x) + abs(s.face.y0 - y))
+
+    best, cut, barred, blurred, tiny = at(100, 50), at(620, 50), at(100, 230), at(360, 230), at(545, 300)
+    assert len({id(s) for s in (best, cut, barred, blurred, tiny)}) == 5
+    assert best.visible > 0.95
+    assert cut.visible < 0.75 and barred.visible < 0.85
+    assert blurred.sharpness < 0.2 * best.sharpness
+    assert tiny.face.width < 22
 
 
-def test_a_stranger_in_the_same_place_is_somebody_else() -> None:
-    stills = [{"a": look(200, dressed=0)}, {"c": look(400, unit=80, dressed=6)}]
-    assert named(stills, [["a"], ["c"]]) == {frozenset({(0, "a")}), frozenset({(1, "c")})}
+# --- Other detectors --------------------------------------------------------------------------------------------------
 
 
-def test_nobody_anywhere() -> None:
-    assert tracks([[], [], []]) == []
-    assert tracks([[], [look(10)], []]) == [[(1, 0)]]
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs")
+    return save_pack(folder / "pack"), build_grounding_dino(folder / "dino", seed=4)
+
+
+def test_insightface_gives_identities_that_hold_a_person_together(packs, row_of, video_of) -> None:
+    """Its tiny pack sees red squares, and knows them by what is in them."""
+    frames = []
+    for i in range(48):
+        frame = np.full((240, 480, 3), 90, np.uint8)
+        for x, colour in ((40 + 6 * i, (240, 0, 200)), (330 - 6 * i, (240, 200, 0))):
+            frame[90:150, x : x + 60] = (250, 10, 10)
+            frame[120:140, x + 20 : x + 40] = colour
+        frames.append(frame)
+    settings = FaceSettings(
+        detector="insightface",
+        floor=0.7,
+        insightface=InsightFaceSettings(weights=str(packs[0]), side=480, device="cpu"),
+    )
+    row = row_of(video_of(frames, 24), 0.0, 2.0)
+    row = row.with_record(FramesStage(FramesSettings()).process([row])[0])
+    stage = FacesStage(settings)
+    stage.setup()
+    (people,) = stage.process([row])
+    assert stage.model == "insightface" and stage.parameters()["insightface"]["side"] == 480
+    assert people.people
+    for person in people.people:
+        assert np.linalg.norm(person.embedding) == pytest.approx(1)
+        for s in person.sightings:
+            assert len(s.embedding) == 512
+            assert np.dot(s.embedding, person.embedding) > 0.3
+
+
+def test_detected_bodies_come_with_their_score_and_others_by_proportions(packs, sample_video, row_of, seen) -> None:
+    network = GroundingDinoSettings(weights=str(packs[1]), device="cpu", floor=0.0)
+    stage = FacesStage(FaceSettings(bodies="grounding_dino", grounding_dino=network))
+    assert stage.model == "centerface + grounding-dino"
+    assert " + dino#" in stage.revision
+    assert [w.source for w in stage.needs.weights] == [str(packs[1])]
+    stage.setup()
+    row = seen["both"].row
+    detector = GroundingDino(network)
+    detector.load()
+    detected = detector.people(pictures(row[Stills]))
+    (people,) = stage.process([row])
+    for person, plain in zip(people.people, row[People].people, strict=True):
+        for s, proportional in zip(person.sightings, plain.sightings, strict=True):
+            assert s.face == proportional.face
+            if s.body_score is None:
+                assert s.body == proportional.body
+            else:
+                found = [region for region in detected[s.still] if round(region.score, 4) == s.body_score]
+                assert any(s.body == pytest.approx(region.box, abs=0.006) for region in found)
+    kinds = {s.body_score is None for person in people.people for s in person.sightings}
+    assert kinds == {True, False}
