@@ -17,6 +17,7 @@ from rich.console import Console
 from dataengine.config import BuildSettings, load
 from dataengine.records import RunSummary
 from pipelines.build import build
+from pipelines.cli import Kind, settings_of
 
 # All of the sample in the training split; small shards, so that there are several.
 SETTINGS = ("decide.pairs.val_share=0", "shards.samples=4")
@@ -49,6 +50,18 @@ def run_build(ray_here: None) -> Callable[..., RunSummary]:
 
     def run(videos: Path, out: Path, *overrides: str) -> RunSummary:
         settings = load(BuildSettings, [], [*SETTINGS, *overrides])
+        return build([str(videos)], str(out), settings, console=Console(quiet=True))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def build_profile(ray_here: None) -> Callable[..., RunSummary]:
+    """`build_profile(name, input, output, *overrides)`: as `dataengine build --profile name`, nothing held out."""
+
+    def run(name: str, videos: Path, out: Path, *overrides: str) -> RunSummary:
+        settings = settings_of(Kind.BUILD, name, ["decide.pairs.val_share=0", *overrides])
+        assert isinstance(settings, BuildSettings)
         return build([str(videos)], str(out), settings, console=Console(quiet=True))
 
     return run
