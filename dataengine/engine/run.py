@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from ray.exceptions import RayError
 from dataengine.engine.cargo import cut, from_table, of_sources, to_table
 from dataengine.engine.measurements import Ledger, Measurements
 from dataengine.engine.pipeline import Pipeline, Step, pools
+from dataengine.engine.sharing import Shared
 from dataengine.engine.tally import Tally
 from dataengine.engine.witness import Witness
 from dataengine.engine.worker import StageWorker
@@ -209,7 +211,10 @@ def each(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
 
 
 class _Actor:
-    """The workers of a pool as Ray Data wants them: made once per process, the ledgers fetched from Ray's store."""
+    """The workers of a pool as Ray Data wants them: made once per process, the ledgers fetched from Ray's store.
+
+    Each batch in flight has a set of its own.
+    """
 
     def __init__(
         self, pipeline: Pipeline, pool: Sequence[Step], measurements: Measurements, ledgers: Any, tally: Tally, run: str
@@ -217,11 +222,20 @@ class _Actor:
         self.pipeline = pipeline
         self.cuts = pool[-1] is pipeline.source_steps[-1]
         stored: Mapping[str, Ledger] = ray.get(ledgers[0])
-        self.workers = [StageWorker(pipeline, step, measurements, stored, tally, Witness(run)) for step in pool]
+        shared = Shared(pool[0].resources.in_flight)
+        self.idle: SimpleQueue[list[StageWorker]] = SimpleQueue()
+        for _ in range(shared.places):
+            self.idle.put(
+                [StageWorker(pipeline, step, measurements, stored, tally, Witness(run), shared) for step in pool]
+            )
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        for worker in self.workers:
-            table = worker(table)
+        workers = self.idle.get()  # as many threads call as there are places
+        try:
+            for worker in workers:
+                table = worker(table)
+        finally:
+            self.idle.put(workers)
         return cut_table(table, self.pipeline) if self.cuts else table
 
 
@@ -241,7 +255,12 @@ def _measure(
         fn_constructor_args=(pipeline, pool, measurements, [ledgers], tally, run),
         batch_format="pyarrow",
         batch_size=resources.batch,
-        compute=ActorPoolStrategy(min_size=resources.workers, max_size=resources.most_workers),
+        compute=ActorPoolStrategy(
+            min_size=resources.workers,
+            max_size=resources.most_workers,
+            max_concurrent_calls_per_actor=resources.in_flight,
+            enable_true_multi_threading=resources.in_flight > 1,
+        ),
         num_cpus=resources.cpus,
         num_gpus=resources.gpus or None,
     )

@@ -4,6 +4,9 @@ Ray restarts a worker process that dies and gives the new one the same batch, ag
 rows it leaves a note; who finds a note of rows that it is about to start on knows that a process died on them, and how:
 a crash in native code writes itself into the note (`faulthandler`), a hang is written there before the process ends
 itself, and a note without either was left by a process that was killed from outside.
+
+Where a process works on several batches at once, only one note at a time is open for a crash: the one of the batch that
+was begun last, whichever crashed. That a process died on rows holds for all of them, how only for rows that were alone.
 """
 
 from __future__ import annotations

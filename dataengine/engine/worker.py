@@ -18,6 +18,7 @@ import pyarrow as pa
 from dataengine.engine.cargo import Cargo, from_table, quarantined, to_table
 from dataengine.engine.measurements import Ledger, Measurements, Outcome
 from dataengine.engine.pipeline import Pipeline, Step
+from dataengine.engine.sharing import Shared
 from dataengine.engine.witness import Witness
 from dataengine.records import Quarantined, Record
 from dataengine.stage import BadInput, Row
@@ -57,7 +58,7 @@ class Counts:
     gated: int = 0
     quarantined: int = 0
     seconds: float = 0.0
-    """Wall seconds inside the stage."""
+    """Wall seconds inside the stage; a second that a process gave to several batches is shared among them."""
     cpu_seconds: float = 0.0
     bytes: int = 0
 
@@ -113,6 +114,10 @@ class StageWorker:
 
     `ledgers` say, for every stage by name, what was stored before the run began. With a `witness` the worker may end
     its own process: whoever starts it again gives it the same rows, and it then knows which of them were the reason.
+
+    A process that works on several batches at once has a worker for each, and they share `shared` and the stage, which
+    must bear being called so. What it dies of cannot be told from what else went on in it: the rows of all those
+    batches are then worked on one by one and alone, and only what happens to a row alone is held against it.
     """
 
     pipeline: Pipeline
@@ -121,7 +126,7 @@ class StageWorker:
     ledgers: Mapping[str, Ledger]
     report: Callable[[str, Counts], None] = lambda stage, counts: None
     witness: Witness | None = None
-    _ready: bool = field(default=False, init=False)
+    shared: Shared = field(default_factory=Shared)
     _thread: StageThread = field(default_factory=StageThread, init=False)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -164,8 +169,8 @@ class StageWorker:
         again = self.measurements.committed(stage.name, print_, ids)
         if again is not None:
             return {i: s.result(stage.writes) for i, s in again.items()}, Counts()
-        self._prepare()
-        outcomes = [outcome for batch in self._batches(rows) for outcome in self._attempt(batch)]
+        self.shared.once(stage.name, stage.setup)
+        outcomes = [outcome for batch, alone in self._batches(rows) for outcome in self._attempt(batch, alone)]
         committed = self.measurements.commit(stage.name, print_, outcomes)
         self._forget(rows)
         failed = sum(isinstance(o.result, Quarantined) for o in outcomes)
@@ -179,44 +184,48 @@ class StageWorker:
         log.debug("%s: %d rows (%s …) in %.2f s", stage.name, len(rows), ids[0], counts.seconds)
         return {o.id: o.result for o in outcomes}, counts
 
-    def _prepare(self) -> None:
-        if not self._ready:
-            self.step.stage.setup()
-            self._ready = True
-
-    def _batches(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-        """All rows at once; one by one when a process died on them."""
-        if len(rows) > 1 and self.witness and self.witness.deaths(self.step.stage.name, _ids(rows)).times:
+    def _batches(self, rows: Sequence[Row]) -> Iterator[tuple[Sequence[Row], bool]]:
+        """All rows at once, alone where nothing else can go on; one by one and alone when a process died on them."""
+        alone = self.shared.places == 1
+        if (len(rows) > 1 or not alone) and self._died(rows, alone):
             log.warning("%s: a process died on rows %s: now one by one", self.step.stage.name, ", ".join(_ids(rows)))
-            yield from ([row] for row in rows)
+            yield from (([row], True) for row in rows)
         else:
-            yield rows
+            yield rows, alone
 
-    def _attempt(self, rows: Sequence[Row]) -> list[Outcome]:
-        blamed = self._blamed(rows[0]) if len(rows) == 1 else None
+    def _died(self, rows: Sequence[Row], alone: bool) -> bool:
+        return self.witness is not None and self.witness.deaths(self._note(alone), _ids(rows)).times > 0
+
+    def _note(self, alone: bool) -> str:
+        """What the witness calls work on this stage."""
+        return self.step.stage.name if alone else f"{self.step.stage.name} beside others"
+
+    def _attempt(self, rows: Sequence[Row], alone: bool) -> list[Outcome]:
+        blamed = self._blamed(rows[0]) if alone and len(rows) == 1 else None
         if blamed is not None:
             return [Outcome(rows[0].id, blamed, 0.0)]
-        wall, cpu = time.perf_counter(), time.process_time()
         try:
-            results: Sequence[Record] = [self._judged(*pair) for pair in zip(rows, self._watched(rows), strict=True)]
+            with self.shared.working(alone) as spent:
+                pairs = zip(rows, self._watched(rows, alone), strict=True)
+                results: Sequence[Record] = [self._judged(*pair) for pair in pairs]
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _SYSTEM:
                 raise
             if len(rows) > 1:
                 log.info("%s: a batch of %d failed (%s), now one by one", self.step.stage.name, len(rows), error)
-                return [outcome for row in rows for outcome in self._attempt([row])]
+                return [o for row in rows for o in self._attempt([row], alone or self._died([row], alone))]
             tries = ATTEMPTS if may_pass(error) else 1
             results = [quarantined(rows[0], self.step.stage.name, error, tries)]
-        wall, cpu = (time.perf_counter() - wall) / len(rows), (time.process_time() - cpu) / len(rows)
+        wall, cpu = spent.wall / len(rows), spent.cpu / len(rows)
         return [Outcome(row.id, result, wall, cpu) for row, result in zip(rows, results, strict=True)]
 
     def _judged(self, row: Row, result: Record | BadInput) -> Record:
         return quarantined(row, self.step.stage.name, result) if isinstance(result, BadInput) else result
 
-    def _watched(self, rows: Sequence[Row]) -> Sequence[Record | BadInput]:
+    def _watched(self, rows: Sequence[Row], alone: bool) -> Sequence[Record | BadInput]:
         if self.witness is None:
             return self._process(rows)
-        name, ids = self.step.stage.name, _ids(rows)
+        name, ids = self._note(alone), _ids(rows)
         with self.witness.watching(name, ids):
             try:
                 return self._process(rows)
@@ -244,7 +253,7 @@ class StageWorker:
 
     def _blamed(self, row: Row) -> Quarantined | None:
         """The verdict on a row that processes died on while it was alone; None when it deserves a try."""
-        deaths = self.witness.deaths(self.step.stage.name, [row.id]) if self.witness else None
+        deaths = self.witness.deaths(self._note(alone=True), [row.id]) if self.witness else None
         if deaths is None or not deaths.times:
             return None
         error: Exception
@@ -261,7 +270,8 @@ class StageWorker:
     def _forget(self, rows: Sequence[Row]) -> None:
         if self.witness:
             for batch in ([*rows], *([row] for row in rows)):
-                self.witness.forget(self.step.stage.name, _ids(batch))
+                for alone in (True, False):
+                    self.witness.forget(self._note(alone), _ids(batch))
 
     def _is_read_later(self, kind: type[Record]) -> bool:
         """Measurements of a source travel to the cut, those of a clip to their last reader."""

@@ -18,6 +18,8 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
+from PIL.Image import Image as Picture
+
 from dataengine.config import QwenSettings
 from dataengine.models.interfaces import Answer, Question
 from dataengine.models.qwen_messages import Turn, turn
@@ -26,8 +28,6 @@ from dataengine.weights import Needs
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
-
-    Picture = Any
 
 KEY = "OPENAI_API_KEY"
 
@@ -96,23 +96,9 @@ class EndpointQwen:
         if self._client is None:
             raise RuntimeError("EndpointQwen.load() must be called before answer()")
         async with self._room:
-            shown = await asyncio.to_thread(turn, question, self._settings.max_pixels)
-            content = await asyncio.to_thread(_content, shown)
+            request = await asyncio.to_thread(self.request, question)
             try:
-                completion = await self._client.chat.completions.create(
-                    model=self._model,
-                    messages=[{"role": "user", "content": content}],
-                    temperature=self._settings.temperature,
-                    top_p=1.0,
-                    seed=question.seed,
-                    max_tokens=self._settings.max_tokens,
-                    response_format={
-                        "type": "json_schema",
-                        "json_schema": {"name": "answer", "strict": True, "schema": dict(question.schema)},
-                    },
-                    # vLLM takes what is not said here from the checkpoint, and Qwen's wants top_k 1: no seed matters.
-                    extra_body={"top_k": 0, "repetition_penalty": 1.0},
-                )
+                completion = await self._client.chat.completions.create(**request)
             except APITimeoutError as error:
                 raise self._lost(error) from TimeoutError(str(error))
             except APIConnectionError as error:
@@ -121,6 +107,23 @@ class EndpointQwen:
                 raise self._refused(error) from _cause(error)
         choice = completion.choices[0]
         return Answer(choice.message.content or "", complete=choice.finish_reason == "stop")
+
+    def request(self, question: Question) -> dict[str, Any]:
+        """What is sent. Raises `BadInput` for an image that cannot be shown."""
+        return {
+            "model": self._model,
+            "messages": [{"role": "user", "content": _content(turn(question, self._settings.max_pixels))}],
+            "temperature": self._settings.temperature,
+            "top_p": 1.0,
+            "seed": question.seed,
+            "max_tokens": self._settings.max_tokens,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "strict": True, "schema": dict(question.schema)},
+            },
+            # vLLM takes what is not said here from the checkpoint, and Qwen's wants a top_k of 1: no seed would matter.
+            "extra_body": {"top_k": 0, "repetition_penalty": 1.0},
+        }
 
     def _lost(self, error: Exception) -> EndpointError:
         return EndpointError(f"{self._endpoint.url} did not answer ({error}); is the server up (endpoint.url)?")

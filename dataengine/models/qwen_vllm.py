@@ -12,14 +12,14 @@ import os
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from dataengine.config import QwenSettings
 from dataengine.models import lifeline
 from dataengine.models.interfaces import Answer, Question
-from dataengine.models.qwen_messages import chat, turn
+from dataengine.models.qwen_messages import Turn, chat, turn
 from dataengine.models.qwen_weights import gpu_gib, weights
 from dataengine.stage import BadInput
 from dataengine.weights import MissingWeightsError, Needs
@@ -76,10 +76,7 @@ class VllmQwen:
 
         engine = await self._running()
         shown = await asyncio.to_thread(turn, question, self._settings.max_pixels)
-        prompt = {
-            "prompt": chat(engine.get_tokenizer(), shown),
-            **({"multi_modal_data": {"image": shown.images}} if shown.images else {}),
-        }
+        prompt = prompt_of(engine.get_tokenizer(), shown)
         self._asked += 1
         try:
             async for output in engine.generate(prompt, _sampling(question, self._settings), str(self._asked)):
@@ -101,6 +98,12 @@ class VllmQwen:
                 self._engine.shutdown()
                 await asyncio.to_thread(self.load)
         return self._engine
+
+
+def prompt_of(template: Any, shown: Turn) -> dict[str, Any]:
+    """The question as vLLM takes it. `template`: the checkpoint's processor or tokenizer."""
+    images = {"multi_modal_data": {"image": shown.images}} if shown.images else {}
+    return {"prompt": chat(template, shown), **images}
 
 
 def _start(folder: Path, settings: QwenSettings) -> AsyncLLM:

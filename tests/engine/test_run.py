@@ -66,6 +66,20 @@ def test_a_row_that_kills_its_worker_is_quarantined_alone(run: Run) -> None:
     assert len(found) == 7
 
 
+def test_batches_in_flight_overlap_in_one_process_and_give_the_same(run: Run, journal: Path) -> None:
+    alone = run("alone", batch=1)
+    assert run("three", batch=1, in_flight=3, together=3) == alone
+    assert len(list(journal.glob("setup-*"))) == 1
+
+
+def test_who_is_worked_on_beside_a_row_that_kills_the_process_is_not_blamed(run: Run) -> None:
+    clip = toy.cut_at(SOURCES[0], 1)
+    found = run("beside", batch=1, in_flight=3, crash=(clip.clip_id,))
+    fates = [v for v in found if isinstance(v, Quarantined)]
+    assert [(f.id, f.error) for f in fates] == [(clip.clip_id, "ProcessCrashed"), (SOURCES[1].source_id, "BadInput")]
+    assert len(found) == 7
+
+
 def test_a_pool_grows_to_its_most_workers(run: Run) -> None:
     assert len(run("grown", max_workers=3)) == 7
 

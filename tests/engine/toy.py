@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any
 
 from dataengine.config import Resources
@@ -72,7 +73,14 @@ class MakeThumb(_Toy):
 class MeasureSize(_Toy):
     name, reads, writes = "size", (Thumb,), Size
 
+    def setup(self) -> None:
+        self.inside, self.counting, self.met = 0, Lock(), Event()
+        if "together" in self.behaviour:
+            (self.journal / f"setup-{time.time_ns()}-{os.getpid()}").touch()
+
     def process(self, rows: Sequence[Row]) -> list[Size]:
+        if "together" in self.behaviour:
+            self._meet(self.behaviour["together"])
         for row in rows:
             self.note(row)
             if row.id in self.behaviour.get("poison", ()):
@@ -86,6 +94,15 @@ class MeasureSize(_Toy):
             if row.id in self.behaviour.get("full_disk", ()):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return [Size(bytes=len(row[Thumb].image)) for row in rows]
+
+    def _meet(self, number: int) -> None:
+        """Wait until so many calls are here at the same time, once."""
+        with self.counting:
+            self.inside += 1
+            if self.inside == number:
+                self.met.set()
+        if not self.met.wait(60):
+            raise RuntimeError(f"fewer than {number} batches were worked on at the same time")
 
 
 class CountSize(_Toy):
@@ -133,6 +150,7 @@ def pipeline(journal: Path, workers: int = 1, batch: int = 2, gate: bool = False
     resources = Resources(
         workers=workers,
         max_workers=behaviour.pop("max_workers", None),
+        in_flight=behaviour.pop("in_flight", 1),
         batch=batch,
         cpus=0.1,
         row_timeout_s=behaviour.pop("row_timeout_s", 60),
