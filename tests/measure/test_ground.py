@@ -95,7 +95,7 @@ def test_more_clips_than_fit_are_grounded_as_each_alone(seen, dino) -> None:
         assert {still for entity, still in found.best if entity == "o0"} == {0, 1, 2}
 
 
-def test_another_network_is_another_fingerprint(tiny_grounding_dino, dino) -> None:
+def test_what_changes_results_enters_the_fingerprint_and_batching_does_not(dino) -> None:
     stage = dino(8)
     assert stage.model == "grounding-dino" and stage.needs.weights
     assert stage.parameters()["grounding_dino"].keys() == {"dtype", "floor", "margin", "boxes"}

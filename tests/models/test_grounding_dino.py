@@ -212,3 +212,18 @@ def test_identity_and_needs_are_known_before_loading(tiny_grounding_dino, tmp_pa
     assert 1 < tiny.gpu_gib < base.gpu_gib
     with pytest.raises(RuntimeError, match="load"):
         model.find([np.zeros((8, 8, 3), np.uint8)], ["hat"])
+
+
+def test_phrases_of_one_image_share_its_backbone_pass(tiny_grounding_dino, patterns) -> None:
+    model = GroundingDino(settings(tiny_grounding_dino, images=4))
+    model.load()
+    seen = []
+    shared = model._network.model.model.backbone
+    shared.backbone.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    a, b = patterns["wide"], patterns["wide"][::-1].copy()
+    asked = [(a, "person"), (b, "red ball"), (a, "the dark jacket of a man"), (b, "hat"), (a, "hat")]
+    # Sorted by image: three phrases of the first and one of the second, then the rest.
+    together = model.find(*zip(*asked, strict=True))
+    assert seen == [2, 1], "two images in the first pass"
+    for (image, phrase), found in zip(asked, together, strict=True):
+        assert close(found, model.find([image], [phrase])[0])
