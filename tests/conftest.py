@@ -93,12 +93,37 @@ def bad_video_folder(tmp_path_factory: pytest.TempPathFactory) -> BadVideoFolder
     return BadVideoFolder(folder, make_bad_videos(folder))
 
 
+# --- Tiny checkpoints of the real architectures, with random weights --------------------------------------------------
+
+
 @pytest.fixture(scope="session")
 def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Qwen2.5-VL with random weights. Read-only: tests share it."""
     from tiny import qwen  # transformers and torch, for those who want them
 
     return qwen.build(tmp_path_factory.mktemp("models") / "tiny-qwen")
+
+
+@pytest.fixture(scope="session")
+def tiny_grounding_dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny import grounding_dino
+
+    return grounding_dino.build(tmp_path_factory.mktemp("grounding_dino"))
+
+
+@pytest.fixture(scope="session")
+def tiny_sam(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .pth file of segment-anything."""
+    from tiny import sam
+
+    return sam.build(tmp_path_factory.mktemp("sam"))
+
+
+@pytest.fixture(scope="session")
+def tiny_sam2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny import sam2
+
+    return sam2.build(tmp_path_factory.mktemp("sam2"))
 
 
 # --- A clip's measurements, drawn instead of measured: plain shapes at known places -----------------------------------

@@ -3,7 +3,8 @@
 A query asks for one phrase: of prompts with many, the network loses some and garbles the labels of others. Queries of
 all clips in a batch share forward passes. An image is never padded to the size of its neighbours in a pass, because the
 backbone looks at the padding and the boxes would depend on which clips happen to be measured together: images that the
-network sees at equal size go together instead.
+network sees at equal size go together instead. The network (`grounding_dino_network`), and with it torch, is imported
+when it is loaded.
 """
 
 from __future__ import annotations
@@ -12,19 +13,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from dataengine.config import ConfigError, GroundingDinoSettings
 from dataengine.models.interfaces import Image, Query, Region
-from dataengine.models.placement import device_of, dtype_of, takes_gpu
-from dataengine.models.pretrained import load_exactly
+from dataengine.models.placement import takes_gpu
 from dataengine.records import Box
 from dataengine.weights import Needs, Weights
 
 if TYPE_CHECKING:
-    import torch
+    from dataengine.models.grounding_dino_network import Network
 
 FILES = ("config.json", "*processor_config.json", "tokenizer*", "*.safetensors")
 ASPECTS_PER_OCTAVE = 8
@@ -37,13 +35,18 @@ GPU_GIB = {"tiny": (0.7, 0.6), "base": (0.9, 0.8)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class Look:
     """One phrase asked of a part of an image. `size`: rows and columns that the network sees it at."""
 
     image: Image
     window: Box
     phrase: str
     size: tuple[int, int]
+
+    @property
+    def place(self) -> tuple[int, Box]:
+        """Equal for looks at the same pixels."""
+        return id(self.image), self.window
 
     @property
     def pixels(self) -> Image:
@@ -72,7 +75,7 @@ class GroundingDino:
         self._settings = settings
         self._weights = Weights(settings.weights, settings.revision, FILES)
         self.needs = Needs((self._weights,), (), _gpu_gib(settings))
-        self._network: _Network | None = None
+        self._network: Network | None = None
 
     @property
     def revision(self) -> str:
@@ -80,7 +83,9 @@ class GroundingDino:
 
     def load(self) -> None:
         """Raises `MissingWeightsError`, or `ValueError` for weights that do not fit the network exactly."""
-        self._network = _Network.load(self._weights, self._settings)
+        from dataengine.models.grounding_dino_network import Network
+
+        self._network = Network.load(self._weights.locate(), self._settings)
 
     def ground(self, queries: Sequence[Query]) -> list[list[Region]]:
         """The best `boxes` regions of each query in its frame, best first.
@@ -102,7 +107,7 @@ class GroundingDino:
         """Everybody in each image, best first, after non-maximum suppression."""
         return [distinct(regions) for regions in self.find(images, ["person"] * len(images))]
 
-    def _look(self, query: Query) -> _Look | None:
+    def _look(self, query: Query) -> Look | None:
         if query.owner is None:
             return self._whole(query.image, query.phrase)
         window = crop_around(query.owner.body, self._settings.margin, query.image)
@@ -110,19 +115,22 @@ class GroundingDino:
             return None
         aspect = 2 ** (round(ASPECTS_PER_OCTAVE * math.log2(window.width / window.height)) / ASPECTS_PER_OCTAVE)
         size = self._loaded.seen_size(1000 / aspect, 1000)
-        return _Look(query.image, window, query.phrase, size)
+        return Look(query.image, window, query.phrase, size)
 
-    def _whole(self, image: Image, phrase: str) -> _Look:
+    def _whole(self, image: Image, phrase: str) -> Look:
         height, width = image.shape[:2]
-        return _Look(image, Box(0, 0, width, height), phrase, self._loaded.seen_size(height, width))
+        return Look(image, Box(0, 0, width, height), phrase, self._loaded.seen_size(height, width))
 
-    def _find(self, looks: Sequence[_Look]) -> list[list[Region]]:
+    def _find(self, looks: Sequence[Look]) -> list[list[Region]]:
         """The regions of each look in its image's pixels."""
         together: dict[tuple[int, int], list[int]] = {}
+        places: dict[tuple[int, Box], int] = {}
         for i, look in enumerate(looks):
             together.setdefault(look.size, []).append(i)
+            places.setdefault(look.place, i)
         found: list[list[Region]] = [[] for _ in looks]
         for same in together.values():
+            same.sort(key=lambda i: places[looks[i].place])  # phrases of one image share its backbone pass
             for start in range(0, len(same), self._settings.images):
                 batch = same[start : start + self._settings.images]
                 for i, regions in zip(batch, self._loaded.regions([looks[i] for i in batch]), strict=True):
@@ -130,66 +138,10 @@ class GroundingDino:
         return found
 
     @property
-    def _loaded(self) -> _Network:
+    def _loaded(self) -> Network:
         if self._network is None:
             raise RuntimeError("GroundingDino.load() must be called before it is asked")
         return self._network
-
-
-@dataclass(frozen=True)
-class _Network:
-    """The loaded network with its processor."""
-
-    model: Any
-    processor: Any
-    device: torch.device
-    dtype: torch.dtype
-    floor: float
-
-    @classmethod
-    def load(cls, weights: Weights, settings: GroundingDinoSettings) -> _Network:
-        from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
-
-        folder = weights.locate()
-        model = load_exactly(GroundingDinoForObjectDetection, folder)
-        processor = GroundingDinoProcessor.from_pretrained(folder, local_files_only=True)
-        device = device_of(settings)
-        return cls(model.to(device).eval(), processor, device, dtype_of(settings, device), settings.floor)
-
-    def seen_size(self, height: float, width: float) -> tuple[int, int]:
-        """Rows and columns to which the processor scales an image of that size."""
-        from transformers.image_transforms import get_size_with_aspect_ratio
-
-        size = self.processor.image_processor.size
-        rows, columns = get_size_with_aspect_ratio((height, width), size["shortest_edge"], size["longest_edge"])
-        return int(rows), int(columns)
-
-    def regions(self, looks: Sequence[_Look]) -> list[list[Region]]:
-        """What is found in each look, best first, in pixels of its window; all looks are seen at one size."""
-        import torch
-
-        tokens = self.processor.tokenizer(
-            [prompt(look.phrase) for look in looks],
-            padding=True,  # padded tokens are masked everywhere: they change nothing
-            truncation=True,
-            max_length=self.model.config.max_text_len,
-            return_tensors="pt",
-        ).to(self.device)
-        pixels = self.processor.image_processor(
-            [np.ascontiguousarray(look.pixels) for look in looks],
-            size=dict(zip(("height", "width"), looks[0].size, strict=True)),
-            input_data_format="channels_last",
-            device=self.device,
-            return_tensors="pt",
-        )
-        half = self.dtype is not torch.float32
-        with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=half):
-            outputs = self.model(**tokens, **pixels)
-        outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
-        found = self.processor.image_processor.post_process_object_detection(
-            outputs, threshold=self.floor, target_sizes=[look.pixels.shape[:2] for look in looks]
-        )
-        return [_ranked(one["scores"], one["boxes"]) for one in found]
 
 
 def prompt(phrase: str) -> str:
@@ -215,12 +167,7 @@ def distinct(regions: Sequence[Region]) -> list[Region]:
     return kept
 
 
-def _ranked(scores: torch.Tensor, boxes: torch.Tensor) -> list[Region]:
-    order = scores.argsort(descending=True, stable=True)
-    return [Region(Box(*box), score) for score, box in zip(scores[order].tolist(), boxes[order].tolist(), strict=True)]
-
-
-def _placed(region: Region, look: _Look) -> Region:
+def _placed(region: Region, look: Look) -> Region:
     """A region of a look's window, at its place in the image and cut off at the window's edges."""
     x0, y0 = look.window.x0, look.window.y0
     box = region.box

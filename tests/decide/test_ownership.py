@@ -114,3 +114,13 @@ def test_limits_are_configuration(inside):
     rules = FilterRules(owner_min_inside=inside, owner_min_margin=0)
     two = people(Box(0, 0, 100, 100), Box(150, 0, 200, 100))
     assert (check_mask(found(90, 110), 0, two, rules) is None) == (inside == 0.0)
+
+
+def test_votes_that_nearly_tie_name_nobody():
+    close, clear = mention(0.55, 0.4), mention(0.6, 0.4)
+    assert rule(check_votes(close, 0, RULES)) == "owner_min_vote_margin"
+    assert check_votes(clear, 0, RULES) is None, "0.6 less 0.4 is 0.2, whatever floats say"
+    assert check_votes(close, 0, RULES.model_copy(update={"owner_min_vote_margin": 0.1})) is None
+    assert [rule(reason) for reason in name_subjects(caption(close, mention(0, 0.9)), RULES)[:1]] == [
+        "owner_min_vote_margin"
+    ]

@@ -13,6 +13,7 @@ from dataengine.records import (
     Background,
     Box,
     Decision,
+    Grounding,
     Mention,
     Pair,
     People,
@@ -180,6 +181,31 @@ def test_masks_must_be_good(measured_clip):
     nothing = with_masks(measured, lambda m: m.model_copy(update={"mask": empty}))
     assert dropped(nothing, filters(attribute_min_area=0))["o0"] == "attribute_min_area"
     assert dropped(with_masks(measured, lambda m: None if m.entity == "o0" else m)) == {"o0": "mask_missing"}
+
+
+def test_boxes_must_be_good(measured_clip):
+    """The best candidate of an entity and still counts; bodies come with their faces and have no box."""
+    measured = measured_clip(0)
+    boxes = [
+        box.model_copy(update={"score": 0.9 if box.still == 2 else 0.3})
+        for box in measured.grounding.boxes
+        if not box.entity.endswith("body")
+    ]
+    worse = [box.model_copy(update={"score": 0.1}) for box in boxes]
+    measured = replace(measured, grounding=Grounding(boxes=(*boxes, *worse)))
+    assert dropped(measured, filters(box_min_score=0.5)) == {}
+    assert pair_of(measured).subjects[0].attributes[0].still == 1
+    assert pair_of(measured, filters(box_min_score=0.5)).subjects[0].attributes[0].still == 2
+    refused = dropped(measured, filters(box_min_score=0.95))
+    assert refused == {"s0.a0": "box_min_score", "s1.a0": "box_min_score", "o0": "box_min_score"}
+
+
+def test_masks_must_be_stable_where_that_is_known(measured_clip):
+    measured = measured_clip(0)
+    assert dropped(measured, filters(mask_min_stability=1)) == {}, "the segmenter gives none"
+    shaky = with_masks(measured, lambda m: m.model_copy(update={"stability": 0.9 if m.entity == "o0" else 0.95}))
+    assert dropped(shaky, filters(mask_min_stability=0.9)) == {}
+    assert dropped(shaky, filters(mask_min_stability=0.92)) == {"o0": "mask_min_stability"}
 
 
 def test_a_body_that_nobody_measured_is_not_missing(measured_clip):

@@ -1,9 +1,13 @@
 """Each attribute is looked for in its owner, wherever its owner is seen."""
 
-from dataengine.config import GroundSettings
+import numpy as np
+import pytest
+
+from dataengine.config import GroundingDinoSettings, GroundSettings
 from dataengine.measure.ground import GroundStage
 from dataengine.models.face_regions import FaceRegions
-from dataengine.records import Caption, Grounding, Mention, People, Phrase, Span, Stills
+from dataengine.models.grounding_dino import crop_around
+from dataengine.records import Box, Caption, Grounding, Mention, People, Phrase, Span, Stills
 
 
 def test_one_box_for_each_attribute_in_each_still_inside_its_owner(seen) -> None:
@@ -50,3 +54,48 @@ def test_asks_objects_of_whole_stills_and_skips_attributes_without_an_owner(seen
     assert len(parts) == 3 * len(second.attributes)
     assert all(q.owner in row[People].people[1].sightings for q in parts)
     assert all(q.image.shape == (row[Stills].height, row[Stills].width, 3) for q in asked)
+
+
+@pytest.fixture(scope="module")
+def dino(tiny_grounding_dino):
+    """`dino(images)`: the stage with the real network, of which this many images fit at once."""
+
+    def make(images: int) -> GroundStage:
+        network = GroundingDinoSettings(weights=str(tiny_grounding_dino), device="cpu", images=images, floor=0.0)
+        stage = GroundStage(GroundSettings(grounder="grounding_dino", grounding_dino=network))
+        stage.setup()
+        return stage
+
+    return make
+
+
+def test_more_clips_than_fit_are_grounded_as_each_alone(seen, dino) -> None:
+    rows = [one.row for one in seen.values()]
+    thing = Phrase(text="A", span=Span(0, 1))
+    rows = [row.with_record(row[Caption].model_copy(update={"objects": (thing,)})) for row in rows]
+    together = dino(4).process(rows)
+    for row, found in zip(rows, together, strict=True):
+        (alone,) = dino(1).process([row])
+        assert [(b.entity, b.still) for b in found.boxes] == [(b.entity, b.still) for b in alone.boxes]
+        for a, b in zip(found.boxes, alone.boxes, strict=True):
+            assert a.score == pytest.approx(b.score, abs=2e-4) and a.box == pytest.approx(b.box, abs=0.05)
+        sightings = {(p.index, s.still): s for p in row[People].people for s in p.sightings}
+        for (entity, still), best in found.best.items():
+            same = [b for b in found.boxes if (b.entity, b.still) == (entity, still)]
+            assert len(same) == 3 and best is same[0], "the best and two more"
+            assert [b.score for b in same] == sorted((b.score for b in same), reverse=True)
+            frame = Box(0, 0, row[Stills].width, row[Stills].height)
+            if entity != "o0":
+                subject, part = entity.split(".")
+                owner = row[Caption].people[int(subject[1:])].attributes[int(part[1:])].owner
+                assert owner is not None
+                body = sightings[owner.person, still].body
+                frame = crop_around(body, 0.1, np.zeros((row[Stills].height, row[Stills].width, 3), np.uint8))
+            assert all(b.box.intersection(frame) == b.box for b in same)
+        assert {still for entity, still in found.best if entity == "o0"} == {0, 1, 2}
+
+
+def test_what_changes_results_enters_the_fingerprint_and_batching_does_not(dino) -> None:
+    stage = dino(8)
+    assert stage.model == "grounding-dino" and stage.needs.weights
+    assert stage.parameters()["grounding_dino"].keys() == {"dtype", "floor", "margin", "boxes"}

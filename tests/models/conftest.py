@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import matplotlib
 import numpy as np
 import pytest
@@ -51,3 +52,14 @@ def sighting_of(centerface):
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def patterns() -> dict[str, np.ndarray]:
+    """Blurred random colours in a wide, an odd-sized and an upright image, none of a network's own size."""
+    random = np.random.default_rng(0)
+    sizes = {"wide": (90, 160), "odd": (333, 517), "upright": (203, 97)}
+    return {
+        name: cv2.resize(random.integers(0, 256, (7, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+        for name, (height, width) in sizes.items()
+    }
