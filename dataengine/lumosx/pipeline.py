@@ -42,6 +42,7 @@ class PipelineSettings(Settings):
     width: int = Field(ge=16, description="pixels")
     frames: int = Field(ge=1)
     fps: float = Field(gt=0)
+    precision: Literal["fp32", "bf16"] = Field(description="of the compute")
     codec: CodecSettings
     text: TextSettings
     sampling: SamplingSettings
@@ -58,6 +59,7 @@ class PipelineSettings(Settings):
             width=settings.data.width,
             frames=settings.data.frames,
             fps=settings.data.fps,
+            precision=settings.precision,
             codec=settings.codec,
             text=settings.text,
             sampling=settings.sampling,
@@ -111,7 +113,8 @@ class RelationalPipeline:
         if text.model == HERE:
             text = text.model_copy(update={"model": str(folder)})
         model = load_transformer(folder, settings).to(device)
-        return cls(ClipGenerator(model, open_codec(codec, device), open_text(text, device)), settings)
+        parts = open_codec(codec, device), open_text(text, device)
+        return cls(ClipGenerator(model, *parts, bf16=settings.precision == "bf16"), settings)
 
     def __call__(
         self,

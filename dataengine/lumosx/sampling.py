@@ -54,8 +54,12 @@ class SampleResult:
 class ClipGenerator:
     """A model with its codec and text encoder, ready to sample."""
 
-    def __init__(self, model: DiT, codec: Codec, text: TextEncoder) -> None:
-        """The model is frozen and used where it is; codec and text encoder must be on the same device."""
+    def __init__(self, model: DiT, codec: Codec, text: TextEncoder, *, bf16: bool = False) -> None:
+        """The model is frozen and used where it is; codec and text encoder must be on the same device.
+
+        With `bf16` it computes in bfloat16 where training under autocast did.
+        """
+        self.bf16 = bf16
         self.model = model.requires_grad_(False).eval()
         self.codec = codec
         self.text = text
@@ -73,7 +77,8 @@ class ClipGenerator:
         model = DiT(trained.config)
         load_into(model, trained.weights)
         settings = trained.settings
-        return cls(model.to(device), open_codec(settings.codec, device), open_text(settings.text, device))
+        codec, text = open_codec(settings.codec, device), open_text(settings.text, device)
+        return cls(model.to(device), codec, text, bf16=settings.precision == "bf16")
 
     def generate(
         self, example: Example, settings: SamplingSettings, on_step: Callable[[int, Tensor], None] | None = None
@@ -104,7 +109,8 @@ class ClipGenerator:
         @torch.no_grad()
         def velocity(latent: Tensor, timestep: int) -> Tensor:
             timesteps = torch.full((branches,), timestep, device=latent.device)
-            found = self.model([latent] * branches, references, contexts, timesteps, layout)
+            with torch.autocast(latent.device.type, torch.bfloat16, enabled=self.bf16):
+                found = self.model([latent] * branches, references, contexts, timesteps, layout)
             return found[0] if branches == 1 else guided(found[0], found[1], settings.guidance)
 
         return velocity

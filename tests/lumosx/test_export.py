@@ -85,8 +85,8 @@ def inputs(config):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_diffusers_folder(trained, tmp_path, dtype):
     made = export(trained, Target.DIFFUSERS, tmp_path / "out", dtype=dtype, verify=True)
-    assert set(made.checks) == {"WanPipeline", "RelationalPipeline"}
-    assert max(made.checks.values()) < 5e-5
+    assert made.checks["RelationalPipeline"] == 0
+    assert made.checks["diffusers' WanPipeline"] < 5e-5
     assert {"model_index.json", "transformer/config.json", "relational.json", "README.md"} <= set(made.files)
     pipeline = WanPipeline.from_pretrained(tmp_path / "out", vae=None, text_encoder=None, tokenizer=None)
     assert isinstance(pipeline.transformer, WanTransformer3DModel)
@@ -240,7 +240,7 @@ def theirs_with_lora(trained, folder, file):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lora_through_diffusers_own_loader(with_lora, tmp_path, target, file, dtype):
     made = export(with_lora, target, tmp_path / "out", dtype=dtype, verify=True)
-    assert made.checks["diffusers' LoRA loader"] < 1e-4
+    assert made.checks["diffusers' LoRA loader"] < 5e-5
     latents, times, text = inputs(with_lora.config)
     with torch.no_grad():
         got = theirs_with_lora(with_lora, tmp_path / "out", file)(latents, times, text).sample
@@ -293,7 +293,7 @@ def test_without_adapters_there_is_no_lora(trained, tmp_path):
 def test_untrained_adapters_prove_nothing(trained, adapters, tmp_path):
     zero = {key: value * ("lora_A" in key) for key, value in adapters.items()}
     lora = Lora(zero, 4.0)
-    with pytest.raises(ExportError, match="adapters change nothing"):
+    with pytest.raises(ExportError, match="20 of 20 adapters are not what was trained, or were not trained"):
         export(dataclasses.replace(trained, lora=lora), Target.LORA_DIFFUSERS, tmp_path / "out", verify=True)
 
 
@@ -378,7 +378,7 @@ def test_verify_sees_what_is_wrong_and_nothing_is_kept(with_lora, tmp_path, monk
         return notes
 
     monkeypatch.setitem(exports._WAYS, target, (spoilt, check))
-    with pytest.raises(ExportError, match="computes something else"):
+    with pytest.raises(ExportError, match=r"computes something else|1 of 20 adapters"):
         export(with_lora, target, tmp_path / "out", verify=True)
     assert list(tmp_path.iterdir()) == []
 
