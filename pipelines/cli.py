@@ -18,9 +18,11 @@ from rich.markup import escape
 
 from dataengine.config import CONF, BuildSettings, ConfigError, Settings, load, profile_file, render
 from dataengine.lumosx.settings import TrainSettings
+from pipelines.model import model_app
 
 if TYPE_CHECKING:
     from dataengine.engine.measurements import Measurements
+    from dataengine.lumosx.sampling import SampleResult
 
 HELP = {"rich_markup_mode": "markdown", "no_args_is_help": True, "add_completion": False}
 app = typer.Typer(help="Raw videos → relational training pairs → a trained LumosX DiT.", **HELP)  # type: ignore[arg-type]
@@ -30,6 +32,7 @@ config_app = typer.Typer(help="See the configuration that a command would use.",
 app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
 app.add_typer(cache_app, name="cache")
+app.add_typer(model_app, name="model")
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 errors = Console(stderr=True)
@@ -93,12 +96,14 @@ def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...
     from dataengine.engine.sources import InputError
     from dataengine.lumosx.checkpoint import CheckpointError
     from dataengine.lumosx.data import SampleError
+    from dataengine.lumosx.export import ExportError
     from dataengine.lumosx.trainer import TrainError
+    from dataengine.lumosx.weights import WeightsError
     from dataengine.store import StoreError
     from dataengine.weights import MissingWeightsError
 
     failures = (Busy, LeaseLost, ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError)
-    return (ConfigError, InputError), (*failures, TrainError)
+    return (ConfigError, InputError), (*failures, TrainError, WeightsError, ExportError)
 
 
 @app.command()
@@ -369,24 +374,45 @@ def train(
 
 @app.command()
 def sample(
-    run: Annotated[Path, typer.Option(help="Folder that `train` wrote.")],
-    pair: Annotated[str, typer.Option(help="Key of the sample whose caption and references to use.")],
+    run: Annotated[Path, typer.Option(help="Folder that `train` wrote, or `model export --to diffusers`.")],
     output: Annotated[Path, typer.Option(help="The .mp4 to write; a contact sheet .png goes beside it.")],
+    pair: Annotated[str | None, typer.Option(help="Key of the sample whose caption and references to use.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Instead of a pair: caption.txt, subjects/0/face_man.png, objects/dog.png …")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Dataset of the pair (default: the run's own).")] = None,
 ) -> None:
-    """Generate a video for a pair's caption and references with a trained model.
+    """Generate a video for a caption and references with a trained model.
 
-    **Example**: `dataengine sample --run runs/first --pair 3f2a… --output sample.mp4`
+    They come from a pair of a dataset, or from a folder in the layout of the LumosX benchmark: an image's name is its
+    phrase in the caption.
+
+    **Examples**
+
+    - `dataengine sample --run runs/first --pair 3f2a… --output sample.mp4`
+    - `dataengine sample --run exported/ --folder request/ --output sample.mp4`
     """
+    if (pair is None) == (folder is None):
+        errors.print("[bold red]error[/] name a --pair or a --folder: dataengine sample --help")
+        raise typer.Exit(Exit.USAGE)
+    with explained():
+        if folder is not None:
+            from dataengine.lumosx.pipeline import sample_request
+
+            made = sample_request(run, folder, output)
+        else:
+            made = _sample_pair(run, data, pair or "", output)
+    console.print(f"{made.video}\n{made.sheet}")
+
+
+def _sample_pair(run: Path, data: Path | None, pair: str, output: Path) -> SampleResult:
     from dataengine.lumosx.sampling import sample_pair
     from dataengine.lumosx.trainer import load_run_data
 
-    with explained():
-        try:
-            made = sample_pair(run, data or load_run_data(run), pair, output)
-        except KeyError as error:
-            raise ConfigError(error.args[0]) from error
-    console.print(f"{made.video}\n{made.sheet}")
+    try:
+        return sample_pair(run, data or load_run_data(run), pair, output)
+    except KeyError as error:
+        raise ConfigError(error.args[0]) from error
 
 
 @app.command("sample-video")

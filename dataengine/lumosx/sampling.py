@@ -12,18 +12,16 @@ import numpy as np
 import torch
 from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
-from safetensors.torch import load_file
 from torch import Tensor
 
-from dataengine.lumosx import checkpoint
 from dataengine.lumosx.augment import Image
 from dataengine.lumosx.codec import Codec, to_frames
-from dataengine.lumosx.components import best_device, model_config, open_codec, open_text, seed_of
+from dataengine.lumosx.components import best_device, open_codec, open_text, seed_of
 from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleMaker, SampleError
 from dataengine.lumosx.sampler import Schedule, guided, sample
-from dataengine.lumosx.settings import SamplingSettings, TrainSettings
+from dataengine.lumosx.settings import SamplingSettings
 from dataengine.lumosx.text import TextEncoder
-from dataengine.lumosx.trainer import CHECKPOINTS, load_run_settings
+from dataengine.lumosx.trained import Trained, read_trained
 from dataengine.lumosx.transformer import DiT
 from dataengine.lumosx.weights import load_into
 from dataengine.shards.reader import PairDataset
@@ -54,27 +52,33 @@ class SampleResult:
 
 
 class ClipGenerator:
-    """A run's averaged weights with its codec and text encoder, ready to sample."""
+    """A model with its codec and text encoder, ready to sample."""
 
-    def __init__(self, run: Path, settings: TrainSettings) -> None:
-        """Load the newest checkpoint of a run.
+    def __init__(self, model: DiT, codec: Codec, text: TextEncoder, *, bf16: bool = False) -> None:
+        """The model is frozen and used where it is; codec and text encoder must be on the same device.
+
+        With `bf16` it computes in bfloat16 where training under autocast did.
+        """
+        self.bf16 = bf16
+        self.model = model.requires_grad_(False).eval()
+        self.codec = codec
+        self.text = text
+        self.encoder = BatchEncoder(codec, text)
+
+    @classmethod
+    def of(cls, trained: Trained) -> ClipGenerator:
+        """With a run's weights, codec and text encoder, on the best device.
 
         Raises:
-            CheckpointError: the run has none.
             MissingWeightsError: the codec or text encoder is not on this machine.
             WeightsError: the checkpoint does not fit the settings.
         """
-        checkpoints = checkpoint.found(run / CHECKPOINTS)
-        if not checkpoints:
-            raise checkpoint.CheckpointError(f"{run} has no checkpoint; train first: dataengine train --run {run} …")
         device = best_device()
-        self.step = checkpoint.read_progress(checkpoints[0]).step
-        self.codec: Codec = open_codec(settings.codec, device)
-        self.text: TextEncoder = open_text(settings.text, device)
-        self.encoder = BatchEncoder(self.codec, self.text)
-        self.model = DiT(model_config(settings.model, self.text.dim, settings.text.max_tokens))
-        load_into(self.model, load_file(checkpoints[0] / "ema.safetensors"))
-        self.model.requires_grad_(False).eval().to(device)
+        model = DiT(trained.config)
+        load_into(model, trained.weights)
+        settings = trained.settings
+        codec, text = open_codec(settings.codec, device), open_text(settings.text, device)
+        return cls(model.to(device), codec, text, bf16=settings.precision == "bf16")
 
     def generate(
         self, example: Example, settings: SamplingSettings, on_step: Callable[[int, Tensor], None] | None = None
@@ -105,7 +109,8 @@ class ClipGenerator:
         @torch.no_grad()
         def velocity(latent: Tensor, timestep: int) -> Tensor:
             timesteps = torch.full((branches,), timestep, device=latent.device)
-            found = self.model([latent] * branches, references, contexts, timesteps, layout)
+            with torch.autocast(latent.device.type, torch.bfloat16, enabled=self.bf16):
+                found = self.model([latent] * branches, references, contexts, timesteps, layout)
             return found[0] if branches == 1 else guided(found[0], found[1], settings.guidance)
 
         return velocity
@@ -134,25 +139,33 @@ def sample_pair(
         SampleError: the pair cannot be used with this run.
         CheckpointError, ConfigError, MissingWeightsError, StoreError: a part is missing.
     """
-    trained = load_run_settings(run)
+    trained = read_trained(run)
     samples = PairDataset(Store.at(data))
     index = samples.index.find(key)
-    example = ExampleMaker(samples, trained.data, trained.seed).plain(index)
-    generator = ClipGenerator(run, trained)
-    frames = generator.generate(example, settings or trained.sampling, on_step)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(encode_clip(list(frames), trained.data.fps))
+    example = ExampleMaker(samples, trained.settings.data, trained.settings.seed).plain(index)
+    frames = ClipGenerator.of(trained).generate(example, settings or trained.settings.sampling, on_step)
     split = samples.index[index].split
-    sheet = output.with_suffix(".png")
-    draw_sheet(example, frames, f"{key} ({split}) · step {generator.step}").save(sheet)
-    return SampleResult(output, sheet, key, split, generator.step)
+    sheet = draw_sheet(example, frames, f"{key} ({split}) · step {trained.step}", true=example.video.numpy())
+    return SampleResult(*write_clip(output, frames, trained.settings.data.fps, sheet), key, split, trained.step)
 
 
-def draw_sheet(example: Example, generated: Image, title: str, tile_width: int = 240) -> PilImage.Image:
+def write_clip(output: Path, frames: Image, fps: float, sheet: PilImage.Image) -> tuple[Path, Path]:
+    """Write the mp4, and the sheet beside it as PNG. Returns both paths."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(encode_clip(list(frames), fps))
+    beside = output.with_suffix(".png")
+    sheet.save(beside)
+    return output, beside
+
+
+def draw_sheet(
+    example: Example, generated: Image, title: str, *, true: Image | None = None, tile_width: int = 240
+) -> PilImage.Image:
     """References by subject with their phrases, generated frames, true frames, and the caption.
 
     Args:
-        generated: uint8 [F, H, W, 3], as many frames as the example.
+        generated: uint8 [F, H, W, 3].
+        true: as many frames, or None where there is no truth.
     """
     height, width = generated.shape[1:3]
     tile = (tile_width, round(tile_width * height / width))
@@ -163,8 +176,9 @@ def draw_sheet(example: Example, generated: Image, title: str, tile_width: int =
             for image, binding in zip(example.references, example.bindings, strict=True)
         ],
         [(generated[i], f"generated, frame {i}") for i in picked],
-        [(example.video[i].numpy(), f"true, frame {i}") for i in picked],
     ]
+    if true is not None:
+        rows.append([(true[i], f"true, frame {i}") for i in picked])
     columns = max(len(row) for row in rows)
     return _grid(rows, tile, columns, [title, *textwrap.wrap(example.caption, columns * tile_width // 8)])
 

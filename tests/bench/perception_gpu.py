@@ -29,8 +29,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a plain checkout on a bare machine: nothing is installed
 
 from lumosx_gpu import matmul_ceiling, seconds_of
-from tiny import grounding_dino as tiny_dino
-from tiny import sam as tiny_sam
 
 from dataengine.config import GroundingDinoSettings
 from dataengine.models.grounding_dino import Look
@@ -39,6 +37,8 @@ from dataengine.models.interfaces import Image, Prompt, Prompted
 from dataengine.models.placement import device_of, dtype_of
 from dataengine.models.sam_network import Network as Sam
 from dataengine.records import Box
+from tiny import grounding_dino as tiny_dino
+from tiny import sam as tiny_sam
 
 HEIGHT, WIDTH = 480, 832
 PHRASES = ("person", "red ball", "dark jacket", "white hat", "orange top", "woman", "man", "shirt")

@@ -254,3 +254,20 @@ def family() -> structure.SampleStructure:
         ),
         group_count=3,
     )
+
+
+@pytest.fixture
+def wan_parts(tmp_path: Path) -> Path:
+    """A folder with a random Wan VAE and a random UMT5 encoder and tokenizer, tiny, in the diffusers layout."""
+    from diffusers import AutoencoderKLWan
+    from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+
+    torch.manual_seed(0)
+    folder = tmp_path / "parts"
+    AutoencoderKLWan(base_dim=4, num_res_blocks=1).save_pretrained(folder / "vae")
+    letters = [(letter, -4.0) for letter in "abcdefghijklmnopqrstuvwxyz▁"]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *letters]
+    T5Tokenizer(vocab=vocabulary, extra_ids=0).save_pretrained(folder / "tokenizer")
+    config = UMT5Config(vocab_size=128, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    UMT5EncoderModel(config).save_pretrained(folder / "text_encoder")
+    return folder

@@ -15,6 +15,7 @@ from dataengine.lumosx.checkpoint import CheckpointError
 from dataengine.lumosx.data import ExampleMaker
 from dataengine.lumosx.sampling import ClipGenerator, draw_sheet, sample_pair
 from dataengine.lumosx.settings import SamplingSettings, TrainSettings
+from dataengine.lumosx.trained import read_trained
 from dataengine.lumosx.trainer import SETTINGS_FILE, load_run_settings, train
 from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
@@ -64,7 +65,7 @@ def test_a_held_out_clip_says_so(run: Path, dataset: Path, tmp_path: Path) -> No
 
 def test_the_generator_listens(run: Path, dataset: Path) -> None:
     """Other references, another caption, other noise: each changes the clip; guidance off and on differ."""
-    generator = ClipGenerator(run, load_run_settings(run))
+    generator = ClipGenerator.of(read_trained(run))
     samples = PairDataset(Store.at(dataset))
     maker = ExampleMaker(samples, load_run_settings(run).data, 0)
     example = maker.plain(samples.index.find("clip_0000"))
@@ -85,7 +86,7 @@ def test_the_generator_listens(run: Path, dataset: Path) -> None:
 
 def test_it_learned_which_room_is_meant(run: Path, dataset: Path) -> None:
     """References and caption of every training clip give a clip that is most like one in the same room."""
-    generator = ClipGenerator(run, load_run_settings(run))
+    generator = ClipGenerator.of(read_trained(run))
     samples = PairDataset(Store.at(dataset), "train")
     maker = ExampleMaker(samples, load_run_settings(run).data, 0)
     examples = [maker.plain(index) for index in range(len(samples))]
@@ -113,3 +114,5 @@ def test_a_sheet_without_references(run: Path, dataset: Path) -> None:
     bare = replace(example, references=example.references[:0], bindings=())
     sheet = draw_sheet(bare, example.video.numpy(), "title")
     assert sheet.width == 5 * 248 + 8
+    with_truth = draw_sheet(bare, example.video.numpy(), "title", true=example.video.numpy())
+    assert with_truth.height > sheet.height

@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import save_file
 from segment_anything import SamPredictor, sam_model_registry
 from segment_anything.utils.amg import calculate_stability_score
-from tiny import sam as tiny
 
 from dataengine.config import SamSettings
 from dataengine.models.interfaces import Prompt, Prompted
@@ -16,6 +15,7 @@ from dataengine.models.sam import Sam
 from dataengine.models.sam_network import build
 from dataengine.records import Box
 from dataengine.weights import MissingWeightsError
+from tiny import sam as tiny
 
 BOXES = (Box(10, 10, 50, 60), Box(20.5, 3.25, 90, 80.2), Box(0, 0, 97, 90), Box(60, 20, 61, 90))
 
