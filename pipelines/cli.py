@@ -344,9 +344,13 @@ def audit_report(output: Output) -> None:
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Option(help="Folder that `build` wrote.")],
+    data: Annotated[str, typer.Option(help="Folder that `build` wrote, or its s3:// or gs:// URI.")],
     run: Annotated[Path, typer.Option(help="Folder of checkpoints and logs. An earlier run goes on.")],
     profile: Profile = "embedded",
+    workers: Annotated[
+        int, typer.Option(min=0, help="Ray Train workers, each a GPU where there are; 0: this process alone.")
+    ] = 0,
+    address: Address = None,
     overrides: Overrides = None,
 ) -> None:
     """Train a LumosX DiT from shards.
@@ -354,17 +358,26 @@ def train(
     Resumes exactly from the last checkpoint in RUN. Writes tensorboard logs, checkpoints and loss.png, and prints the
     loss on held-out noise levels before and after.
 
-    **Example**: `dataengine train --data shards/ --run runs/first steps=500`
+    **Examples**
+
+    - `dataengine train --data shards/ --run runs/first steps=500`
+    - `dataengine train --data s3://bucket/shards --run /shared/run --workers 16 --address auto --profile gpu`
+    - `torchrun --nproc-per-node 8 -m -- pipelines.cli train --data shards/ --run runs/first`
     """
-    from dataengine.lumosx.trainer import train as run_training
     from pipelines.show import show_training
+    from pipelines.train import train_here, train_on_ray
 
     with explained():
         settings = settings_of(Kind.TRAIN, profile, overrides or [])
         assert isinstance(settings, TrainSettings)
-        result = run_training(data, run, settings, console=console)
-    if result is not None:
-        show_training(result, console)
+        if workers:
+            result = train_on_ray(data, run, settings, workers=workers, address=address)
+        else:
+            made = train_here(data, run, settings, console)
+            if made is None:  # another rank tells
+                return
+            result = made
+    show_training(result, console)
 
 
 @app.command()

@@ -1,0 +1,107 @@
+"""LoRA: what is trained, that it starts from the base, how adapters are named and merged, and that a run resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_runs import settings, train
+
+from dataengine.lumosx import checkpoint
+from dataengine.lumosx.adapters import add_adapters, digest, merged, trained_parameters
+from dataengine.lumosx.components import model_config, new_model
+from dataengine.lumosx.metrics import read_metrics
+from dataengine.lumosx.settings import LoraSettings
+from dataengine.lumosx.structure import SampleStructure
+from dataengine.lumosx.trainer import CHECKPOINTS, TrainError
+from dataengine.lumosx.transformer import DiT, DiTConfig
+from dataengine.lumosx.weights import WeightsError, load_into
+
+LORA = LoraSettings(rank=4, alpha=8, targets=("self_attn.q", "cross_attn.o", "ffn.0"))
+
+
+def forward(model: DiT, inputs: dict, structures: list[SampleStructure]) -> torch.Tensor:
+    with torch.no_grad():
+        found = model(inputs["latents"], inputs["references"], inputs["context"], inputs["timesteps"],
+                      model.layout(structures))  # fmt: skip
+    return torch.cat([one.flatten() for one in found])
+
+
+def test_adapters_start_from_the_base_and_merge_to_what_they_compute(
+    make_model: Callable[..., DiT], tiny_config: DiTConfig, make_inputs: Callable[..., dict], family: SampleStructure
+) -> None:
+    base, adapted, inputs = make_model(tiny_config), make_model(tiny_config), make_inputs(tiny_config, [family])
+    add_adapters(adapted, LORA, seed=1)
+    expected = forward(base, inputs, [family])
+    assert torch.equal(forward(adapted, inputs, [family]), expected)
+    trained = trained_parameters(adapted)
+    assert sorted(trained) == sorted(
+        f"blocks.{block}.{layer}.lora_{half}.weight" for block in (0, 1) for layer in LORA.targets for half in "AB"
+    )
+    assert trained["blocks.1.ffn.0.lora_A.weight"].shape == (4, 32)
+    assert trained["blocks.1.ffn.0.lora_B.weight"].shape == (48, 4)
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(3))
+    changed = forward(adapted, inputs, [family])
+    assert not torch.allclose(changed, expected, atol=1e-2)
+    load_into(base, merged(base.state_dict(), dict(trained), LORA))
+    assert torch.allclose(forward(base, inputs, [family]), changed, atol=2e-5)
+
+
+def test_adapters_depend_on_the_seed_alone(make_model: Callable[..., DiT], tiny_config: DiTConfig) -> None:
+    models = [make_model(tiny_config) for _ in range(3)]
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        torch.manual_seed(torch.initial_seed() + 1)
+        add_adapters(model, LORA, seed)
+    first, again, other = (trained_parameters(model)["blocks.0.ffn.0.lora_A.weight"] for model in models)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_what_does_not_fit_is_named(make_model: Callable[..., DiT], tiny_config: DiTConfig) -> None:
+    model = make_model(tiny_config)
+    with pytest.raises(WeightsError, match=r"no linear layer self_attn\.w in a block; there are cross_attn\.k"):
+        add_adapters(model, LoraSettings(rank=2, targets=("self_attn.w",)), 0)
+    state = model.state_dict()
+    half = {"blocks.0.ffn.0.lora_A.weight": torch.zeros(4, 32)}
+    with pytest.raises(WeightsError, match=r"do not fit the model: blocks\.0\.ffn\.0\.lora_B\.weight"):
+        merged(state, half, LORA)
+
+
+def test_a_lora_run_learns_keeps_the_base_and_resumes(dataset: Path, tmp_path: Path) -> None:
+    chosen = ("lora.rank=4", "optimizer.lr=0.02", "optimizer.schedule=constant", "accumulate=2", "batch=1")
+    whole = train(dataset, tmp_path / "whole", settings("steps=6", *chosen))
+    tensors = load_file(whole.checkpoint / "ema.safetensors")
+    assert len(tensors) == 10 * 2
+    assert all(".lora_" in name for name in tensors)
+    assert any(tensor.abs().max() > 0 for name, tensor in tensors.items() if ".lora_B." in name)
+    train(dataset, tmp_path / "parts", settings("steps=4", *chosen))
+    parts = train(dataset, tmp_path / "parts", settings("steps=6", *chosen))
+    assert (parts.checkpoint / "ema.safetensors").read_bytes() == (whole.checkpoint / "ema.safetensors").read_bytes()
+    assert [m.loss for m in read_metrics(tmp_path / "whole")[0]] == [
+        m.loss for m in read_metrics(tmp_path / "parts")[0]
+    ]
+    # The base is in no checkpoint, so its hash is.
+    chosen_model = settings(*chosen).model
+    base = new_model(chosen_model, model_config(chosen_model, 384, 48), seed=0, device="cpu")
+    state = checkpoint.read_progress(checkpoint.found(tmp_path / "parts" / CHECKPOINTS)[0])
+    assert state.base == digest(base)
+
+
+def test_adapters_are_not_resumed_on_another_base(dataset: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    chosen = settings("lora.rank=2")
+    base = new_model(chosen.model, model_config(chosen.model, 384, 48), seed=0, device="cpu")
+    file = tmp_path / "base.safetensors"
+    save_file(base.state_dict(), file)
+    train(dataset, tmp_path / "run", settings("steps=2", "lora.rank=2", f"model.init={file}"))
+    with torch.no_grad():
+        base.blocks[0].ffn[0].bias[0] += 1  # type: ignore[index, union-attr, operator]
+    save_file(base.state_dict(), file)
+    with pytest.raises(TrainError, match="its adapters were trained on other weights"):
+        train(dataset, tmp_path / "run", settings("steps=4", "lora.rank=2", f"model.init={file}"))
