@@ -351,6 +351,7 @@ def train(
         int, typer.Option(min=0, help="Ray Train workers, each a GPU where there are; 0: this process alone.")
     ] = 0,
     address: Address = None,
+    check: Annotated[bool, typer.Option("--check", help="Only look at everything that could stop the run.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Train a LumosX DiT from shards.
@@ -361,6 +362,7 @@ def train(
     **Examples**
 
     - `dataengine train --data shards/ --run runs/first steps=500`
+    - `dataengine train --data shards/ --run runs/first steps=500 --check`
     - `dataengine train --data s3://bucket/shards --run /shared/run --workers 16 --address auto --profile gpu`
     - `torchrun --nproc-per-node 8 -m -- pipelines.cli train --data shards/ --run runs/first`
     """
@@ -370,6 +372,9 @@ def train(
     with explained():
         settings = settings_of(Kind.TRAIN, profile, overrides or [])
         assert isinstance(settings, TrainSettings)
+        if check:
+            _check(data, run, settings, workers)
+            return
         if workers:
             result = train_on_ray(data, run, settings, workers=workers, address=address)
         else:
@@ -378,6 +383,19 @@ def train(
                 return
             result = made
     show_training(result, console)
+
+
+def _check(data: str, run: Path, settings: TrainSettings, workers: int) -> None:
+    """Exits with 1 when the run would fail, or would train on less than it seems."""
+    from dataengine.lumosx.preflight import Finding, preflight
+
+    def tell(finding: Finding) -> None:
+        mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
+        console.print(f"{mark} {finding.what}: {escape(finding.told)}", highlight=False)
+
+    world = workers or int(os.environ.get("WORLD_SIZE", "1"))
+    if not all(finding.ok for finding in preflight(data, run, settings, world, tell)):
+        raise typer.Exit(Exit.NOTHING)
 
 
 @app.command()

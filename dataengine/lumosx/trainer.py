@@ -271,7 +271,7 @@ class Trainer:
             draw_noise(latent, self.settings.seed, position)
             for latent, position in zip(batch.latents, batch.positions, strict=True)
         ]
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+        with self._precision():
             losses = batch_losses(self.model, batch, noises, timesteps)
         losses.sum().backward()
         ranges = torch.bucketize(timesteps, self._ranges)
@@ -284,8 +284,12 @@ class Trainer:
         latent = torch.zeros(config.in_channels, 1, config.patch[1], config.patch[2], device=self._device)
         context = torch.zeros(1, config.text_dim, device=self._device)
         timesteps = torch.zeros(1, dtype=torch.long, device=self._device)
-        (found,) = self.model([latent], [None], [context], timesteps, self.model.layout([blank], self._device))
+        with self._precision():
+            (found,) = self.model([latent], [None], [context], timesteps, self.model.layout([blank], self._device))
         (found.sum() * 0).backward()
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     def _gradients(self, sums: Tensor) -> tuple[float, float, int]:
         """Loss, gradient norm before clipping, and number of examples, each over all ranks; leaves clipped gradients.
