@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from safetensors.torch import save_file
+
 from dataengine.config import load
 from dataengine.lumosx import trainer
+from dataengine.lumosx.components import model_config, new_model
 from dataengine.lumosx.metrics import StepMetrics
 from dataengine.lumosx.settings import TrainSettings
 from dataengine.lumosx.trainer import TrainResult
@@ -29,3 +33,13 @@ def train(
     result = trainer.train(data, run, chosen, on_step=on_step)
     assert result is not None
     return result
+
+
+def write_base(file: Path, *overrides: str) -> str:
+    """Weights of the tiny model with a head that says something, and the setting that starts from them."""
+    chosen = settings(*overrides)
+    model = new_model(chosen.model, model_config(chosen.model, 384, chosen.text.max_tokens), seed=5, device="cpu")
+    with torch.no_grad():
+        model.head.head.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(6))
+    save_file(model.state_dict(), file)
+    return f"model.init={file}"

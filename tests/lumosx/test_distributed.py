@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import TINY, settings, train
+from tiny_runs import TINY, settings, train, write_base
 
 from dataengine.lumosx import checkpoint
 from dataengine.lumosx.metrics import read_metrics
@@ -62,8 +62,9 @@ def test_two_ranks_train_as_one_and_one_goes_on(dataset: Path, tmp_path: Path) -
 def test_a_rank_without_an_example_takes_part(make_dataset, make_sample, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Of two samples one is too short: in every step one rank has nothing, and the step is that of the other alone."""
     data = make_dataset(tmp_path / "data", [make_sample(0), make_sample(1, seconds=0.1)])
-    ranks = torchrun(data, tmp_path / "two", "steps=3", "batch=1", "precision=bf16", "lora.rank=2")
-    train(data, tmp_path / "one", settings(*COMMON, "steps=3", "batch=2", "precision=bf16", "lora.rank=2"))
+    chosen = ("steps=3", "precision=bf16", "lora.rank=2", write_base(tmp_path / "base.safetensors", *COMMON))
+    ranks = torchrun(data, tmp_path / "two", "batch=1", *chosen)
+    train(data, tmp_path / "one", settings(*COMMON, "batch=2", *chosen))
     output, _ = ranks.communicate(timeout=280)
     assert ranks.returncode == 0, output
     steps, _ = read_metrics(tmp_path / "two")

@@ -36,7 +36,8 @@ def test_what_would_stop_a_run_is_found(dataset: Path, tmp_path: Path, monkeypat
     assert "no sample with 4 subjects" in found["mixture"]
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     assert "1e-09 GB free" in bad(dataset, tmp_path)["disk"]
-    assert "more ranks" in bad(dataset, tmp_path, "model.size=wan14b")["memory"]
+    large = ("model.dim=5120", "model.ffn_dim=13824", "model.heads=40", "model.layers=40")
+    assert "more ranks" in bad(dataset, tmp_path, *large)["memory"]
 
 
 def test_missing_weights_are_found(dataset: Path, tmp_path: Path) -> None:
