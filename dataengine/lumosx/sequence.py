@@ -79,10 +79,9 @@ def _parts(layout: Layout, ranks: Ranks) -> tuple[_Part, _Part]:
     """Rows shared out evenly, and of the same shares the video rows alone."""
     total = sum(layout.lengths)
     edges = [total * rank // ranks.world for rank in range(ranks.world + 1)]
-    rows = [[_overlap(edges[r], edges[r + 1], s.start, s.end) for s in layout.samples] for r in range(ranks.world)]
-    seen = [
-        [_overlap(edges[r], edges[r + 1], s.start, s.video_end) for s in layout.samples] for r in range(ranks.world)
-    ]
+    shares = list(pairwise(edges))
+    rows = [[_overlap(*share, sample.start, sample.end) for sample in layout.samples] for share in shares]
+    seen = [[_overlap(*share, sample.start, sample.video_end) for sample in layout.samples] for share in shares]
     before = sum(sum(lengths) for lengths in seen[: ranks.rank])
     return (
         _Part(tuple(map(sum, rows)), rows[ranks.rank], slice(edges[ranks.rank], edges[ranks.rank + 1])),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-import ray
 from tiny_runs import settings, train
 
 from dataengine.lumosx import checkpoint
@@ -25,12 +22,10 @@ def kill_a_worker(run: Path, killed: list[int]) -> None:
     """Once a checkpoint is there, `kill -9` one of this session's Ray Train workers."""
     while not checkpoint.found(run / CHECKPOINTS):
         time.sleep(0.05)
-    node = ray.nodes()[0]["NodeID"]
-    for actor in ray.util.state.list_actors(filters=[("state", "=", "ALIVE")], limit=100):
-        if actor.node_id == node and "RayTrainWorker" in actor.class_name and actor.pid:
-            assert psutil.Process(actor.pid).ppid() != os.getpid()
-            os.kill(actor.pid, signal.SIGKILL)
-            killed.append(actor.pid)
+    for child in psutil.Process().children(recursive=True):  # of this process's own Ray, and no other's
+        if child.name().startswith("ray::RayTrainW") or "ray::RayTrainWorker" in " ".join(child.cmdline()):
+            killed.append(child.pid)
+            child.kill()
             return
 
 
