@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dataengine.lumosx.settings import LoraSettings
 from dataengine.lumosx.weights import WeightsError
 
 _PEFT_NAME = re.compile(r"\.lora_([AB])\.default\.")
-_SUFFIX_A, _SUFFIX_B = ".lora_A.weight", ".lora_B.weight"
 
 
 def add_adapters(model: nn.Module, settings: LoraSettings, seed: int) -> None:
@@ -62,24 +60,3 @@ def digest(model: nn.Module) -> str:
         found.update(name.encode())
         found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
-
-
-def merged(base: Mapping[str, Tensor], adapters: Mapping[str, Tensor], settings: LoraSettings) -> dict[str, Tensor]:
-    """The base's weights with the adapters added in, in the base's dtype; what has no adapter is passed on as it is.
-
-    Raises:
-        WeightsError: an adapter without its other half, or on a weight that the base has not.
-    """
-    state = dict(base)
-    pairs = {key.removesuffix(_SUFFIX_A) for key in adapters if key.endswith(_SUFFIX_A)}
-    expected = {name + suffix for name in pairs for suffix in (_SUFFIX_A, _SUFFIX_B)}
-    lost = sorted((expected ^ adapters.keys()) | {name for name in pairs if f"{name}.weight" not in base})
-    if lost:
-        raise WeightsError(f"the adapters do not fit the model: {', '.join(lost[:8])}{', …' if len(lost) > 8 else ''}")
-    for name in pairs:
-        key = f"{name}.weight"
-        change = adapters[name + _SUFFIX_B].float() @ adapters[name + _SUFFIX_A].float()
-        state[key] = (base[key].float() + settings.alpha / settings.rank * change.to(base[key].device)).to(
-            base[key].dtype
-        )
-    return state

@@ -196,3 +196,10 @@ class TrainSettings(Settings):
     validation: ValidationSettings = ValidationSettings()
     tracking: TrackingSettings = TrackingSettings()
     sampling: SamplingSettings = SamplingSettings()
+
+    @model_validator(mode="after")
+    def _adapters_have_a_base(self) -> Self:
+        # From scratch the last layer is zero: no gradient would reach an adapter.
+        if self.lora.rank and self.model.init is None:
+            raise ValueError("lora.rank needs weights that the adapters sit on: set model.init")
+        return self

@@ -35,6 +35,7 @@ from dataengine.lumosx.metrics import (
 )
 from dataengine.lumosx.optimizer import learning_rate, make_optimizer
 from dataengine.lumosx.order import Curriculum, OrderError, Traits
+from dataengine.lumosx.preview import Previewer, save_sheet
 from dataengine.lumosx.settings import TrainSettings
 from dataengine.lumosx.structure import SampleStructure
 from dataengine.lumosx.validation import Validator
@@ -44,9 +45,11 @@ from dataengine.store import Store
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+PREVIEWS = "samples"
 SETTINGS_FILE = "settings.json"
 DATA_FILE = "data.txt"
 SKIPPED_FILE = "skipped.jsonl"
+REFUSED_FILE = "refused.jsonl"
 
 _RESUMABLE = {
     "steps", "checkpoint", "validation", "sampling", "max_skipped", "data.workers", "data.cache_mb",
@@ -72,7 +75,7 @@ class TrainResult:
         checkpoint: the newest checkpoint's folder.
         curve: PNG of the losses.
         skipped: steps without a finite gradient or without an example.
-        refused: samples that could not be used by this rank, by key, with the reason.
+        refused: samples that could not be used, by key, with the reason.
     """
 
     run: Path
@@ -131,7 +134,7 @@ def train(
                 show(metrics, trainer.last_validation)
                 if on_step is not None:
                     on_step(metrics)
-        return trainer.result(time.monotonic() - started) if ranks.first else None
+    return result(run, time.monotonic() - started) if ranks.first else None
 
 
 class Trainer:
@@ -156,7 +159,8 @@ class Trainer:
         if self._device.type == "cpu":
             torch.set_num_threads(settings.cpu_threads)
         text = open_text(settings.text, self._device)
-        self._encoder = BatchEncoder(open_codec(settings.codec, self._device), text)
+        codec = open_codec(settings.codec, self._device)
+        self._encoder = BatchEncoder(codec, text)
         # Several ranks: each block goes to the GPU when it is split, so that no GPU need hold the whole model.
         config = model_config(settings.model, text.dim, settings.text.max_tokens)
         self.model = new_model(settings.model, config, settings.seed, self._device if ranks.world == 1 else "cpu")
@@ -168,12 +172,16 @@ class Trainer:
         self.average = Average(self.parameters, settings.optimizer.ema_decay)
         self.optimizer = make_optimizer(self.parameters, settings.optimizer)
         self.step = self._resume()
-        self._refused: dict[str, str] = {}
+        self._refused: set[str] = set()
         self._ranges = torch.tensor(noise_ranges(settings.noise), dtype=torch.float32, device=self._device)
         self._writer = checkpoint.Writer(run / CHECKPOINTS, settings.checkpoint.keep)
-        self._log = MetricsLog(run, self.step) if ranks.first else None
+        self._log = MetricsLog(run, self.step, settings.tracking.wandb_project) if ranks.first else None
         self._validator = Validator(samples, held_out, self._encoder, settings)
         self.last_validation: tuple[ValidationMetrics, ...] = ()
+        self._previewer = None
+        if settings.validation.sample_every_steps:
+            # Held-out pairs where there are any.
+            self._previewer = Previewer(held_out if len(held_out) else samples, self._encoder, codec, text, settings)
         if settings.data.flip_share:
             _warn_of_sides(samples)
 
@@ -212,26 +220,6 @@ class Trainer:
         self._writer.close()
         if self._log is not None:
             self._log.close()
-
-    def result(self, seconds: float) -> TrainResult:
-        """Sum the run up and draw its loss curve. Call it on the first rank after the last step."""
-        curve = self.run / "loss.png"
-        draw_loss_curve(self.run, curve)
-        steps, validations = read_metrics(self.run)
-        first = {event.clips: event.loss for event in reversed(validations)}
-        last = {event.clips: event.loss for event in validations}
-        return TrainResult(
-            run=self.run,
-            steps=self.step,
-            seconds=seconds,
-            step_seconds=sorted(event.seconds for event in steps)[len(steps) // 2],
-            before=first,
-            after=last,
-            checkpoint=checkpoint.found(self.run / CHECKPOINTS)[0],
-            curve=curve,
-            skipped=sum(event.skipped for event in steps),
-            refused=dict(self._refused),
-        )
 
     # --- One step ----------------------------------------------------------------------------------------------------
 
@@ -283,7 +271,7 @@ class Trainer:
             draw_noise(latent, self.settings.seed, position)
             for latent, position in zip(batch.latents, batch.positions, strict=True)
         ]
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+        with self._precision():
             losses = batch_losses(self.model, batch, noises, timesteps)
         losses.sum().backward()
         ranges = torch.bucketize(timesteps, self._ranges)
@@ -296,8 +284,12 @@ class Trainer:
         latent = torch.zeros(config.in_channels, 1, config.patch[1], config.patch[2], device=self._device)
         context = torch.zeros(1, config.text_dim, device=self._device)
         timesteps = torch.zeros(1, dtype=torch.long, device=self._device)
-        (found,) = self.model([latent], [None], [context], timesteps, self.model.layout([blank], self._device))
+        with self._precision():
+            (found,) = self.model([latent], [None], [context], timesteps, self.model.layout([blank], self._device))
         (found.sum() * 0).backward()
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     def _gradients(self, sums: Tensor) -> tuple[float, float, int]:
         """Loss, gradient norm before clipping, and number of examples, each over all ranks; leaves clipped gradients.
@@ -321,8 +313,9 @@ class Trainer:
     def _note_refused(self, refused: Iterable[Refused]) -> None:
         for sample in refused:
             if sample.key not in self._refused:
+                self._refused.add(sample.key)
                 log.warning("sample %s is left out: %s", sample.key, sample.reason)
-            self._refused[sample.key] = sample.reason
+                self._note(REFUSED_FILE, {"key": sample.key, "reason": sample.reason})
 
     def _note_skipped(self, keys: Sequence[str], loss: float, norm: float) -> None:
         log.warning("step %d is skipped: loss %s, gradient norm %s, samples %s", self.step + 1, loss, norm, keys)
@@ -333,7 +326,10 @@ class Trainer:
             "loss": str(loss),
             "grad_norm": str(norm),
         }
-        with (self.run / SKIPPED_FILE).open("a", encoding="utf-8") as stream:
+        self._note(SKIPPED_FILE, line)
+
+    def _note(self, file: str, line: dict[str, Any]) -> None:
+        with (self.run / file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
     # --- Between steps -----------------------------------------------------------------------------------------------
@@ -342,6 +338,8 @@ class Trainer:
         last = self.step == self.settings.steps
         if last or self.step % self.settings.validation.every_steps == 0:
             self._validate()
+        if self._previewer is not None and (last or self.step % self.settings.validation.sample_every_steps == 0):
+            self._preview(self._previewer)
         if last or self.step % self.settings.checkpoint.every_steps == 0:
             tensors = checkpoint.snapshot(self.parameters, self.average, self.optimizer, self._ranks)
             if self._ranks.first:
@@ -354,6 +352,16 @@ class Trainer:
         if self._log is not None:
             for event in self.last_validation:
                 self._log.add(event)
+
+    def _preview(self, previewer: Previewer) -> None:
+        """On all ranks, as validation."""
+        with self.average.in_place():
+            sheets = previewer(self.model)
+        if self._log is None:
+            return
+        for key, sheet in sheets:
+            save_sheet(sheet, self.run / PREVIEWS / f"step-{self.step:08d}" / f"{key}.png")
+            self._log.add_image(f"sample/{key}", sheet, self.step)
 
     def _progress(self) -> checkpoint.Progress:
         settings = self.settings.model_dump(mode="json")
@@ -389,6 +397,27 @@ class Trainer:
             raise TrainError(
                 f"{self.run}: its adapters were trained on other weights than model.init={self.settings.model.init}"
             )
+
+
+def result(run: Path, seconds: float) -> TrainResult:
+    """Sum a finished run up, by what its folder holds, and draw its loss curve."""
+    curve = run / "loss.png"
+    draw_loss_curve(run, curve)
+    steps, validations = read_metrics(run)
+    refused = run / REFUSED_FILE
+    lines = refused.read_text(encoding="utf-8").splitlines() if refused.is_file() else []
+    return TrainResult(
+        run=run,
+        steps=steps[-1].step,
+        seconds=seconds,
+        step_seconds=sorted(event.seconds for event in steps)[len(steps) // 2],
+        before={event.clips: event.loss for event in reversed(validations)},
+        after={event.clips: event.loss for event in validations},
+        checkpoint=checkpoint.found(run / CHECKPOINTS)[0],
+        curve=curve,
+        skipped=sum(event.skipped for event in steps),
+        refused={entry["key"]: entry["reason"] for entry in map(json.loads, lines)},
+    )
 
 
 # --- Around the loop --------------------------------------------------------------------------------------------------

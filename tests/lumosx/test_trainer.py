@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,53 +16,37 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_runs import TINY, settings, train
 from torch import Tensor
 
-from dataengine.config import CONF, load
+from dataengine.config import CONF, ConfigError
 from dataengine.lumosx import checkpoint
-from dataengine.lumosx import trainer as trainer_module
 from dataengine.lumosx.codec import DctCodec
-from dataengine.lumosx.distributed import Ranks
 from dataengine.lumosx.losses import draw_noise
 from dataengine.lumosx.metrics import HELD_OUT, LEARNED, StepMetrics, read_metrics
 from dataengine.lumosx.optimizer import learning_rate
 from dataengine.lumosx.settings import OptimizerSettings, TrainSettings
 from dataengine.lumosx.trainer import (
     CHECKPOINTS,
+    PREVIEWS,
     SKIPPED_FILE,
     Trainer,
     TrainError,
-    TrainResult,
     load_run_settings,
 )
 from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
 
-TINY = (
-    "model.dim=32", "model.ffn_dim=64", "model.heads=2", "model.layers=1", "text.max_tokens=48",
-    "data.height=48", "data.width=80", "data.frames=5", "batch=2",
-    "validation.samples=3", "validation.every_steps=4", "validation.timesteps=[200,600]",
-    "checkpoint.every_steps=2", "optimizer.warmup_steps=2",
-)  # fmt: skip
-
 
 class Killed(BaseException):
     """Stands for a signal: nothing in the trainer may catch it."""
-
-
-def settings(*overrides: str) -> TrainSettings:
-    return load(TrainSettings, overrides=(*TINY, *overrides))
-
-
-def train(data: Path, run: Path, chosen: TrainSettings, on_step: Any = None) -> TrainResult:
-    result = trainer_module.train(data, run, chosen, on_step=on_step)
-    assert result is not None
-    return result
 
 
 def test_defaults_are_documented() -> None:
@@ -285,37 +269,40 @@ def test_nothing_to_train_on(make_dataset: Any, make_sample: Any, tmp_path: Path
         train(data, tmp_path / "run", settings())
 
 
-# --- Several ranks ----------------------------------------------------------------------------------------------------
+# --- Looking on -------------------------------------------------------------------------------------------------------
 
 
-def run_rank(rank: int, port: int, data: str, run: str) -> None:
-    """What each process of `test_two_ranks_train_as_one` does."""
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    samples, held_out = PairDataset(Store.at(data), "train"), PairDataset(Store.at(data), "val")
-    trainer = Trainer(samples, held_out, Path(run), settings("steps=4", "batch=1"), Ranks.here())
-    losses = [metrics.loss for metrics in trainer.steps()]
-    Path(run, f"rank{rank}.json").write_text(json.dumps(losses))
-    dist.destroy_process_group()
+def test_previews_are_drawn_and_leave_training_alone(dataset: Path, tmp_path: Path) -> None:
+    shown = ("validation.sample_every_steps=2", "validation.sample_clips=2", "sampling.steps=3")
+    train(dataset, tmp_path / "plain", settings("steps=5"))
+    with_previews = train(dataset, tmp_path / "shown", settings("steps=5", *shown))
+    without, steps = (read_metrics(tmp_path / run)[0] for run in ("plain", "shown"))
+    assert [(m.loss, m.grad_norm) for m in steps] == [(m.loss, m.grad_norm) for m in without]
+    sheets = sorted((tmp_path / "shown" / PREVIEWS).rglob("*.png"))
+    assert [sheet.parent.name for sheet in sheets] == [f"step-0000000{step}" for step in (2, 2, 4, 4, 5, 5)]
+    assert {sheet.stem for sheet in sheets} == {"clip_0005", "clip_0006"}, "the held-out pairs"
+    pixels = [np.asarray(Image.open(sheet)) for sheet in sheets if sheet.stem == "clip_0006"]
+    assert pixels[0].shape == (3 * (48 + 4) + 4, 5 * (80 + 4) + 4, 3)
+    assert not np.array_equal(pixels[0][56:104], pixels[-1][56:104]), "the generated row follows the weights"
+    assert np.array_equal(pixels[0][:56], pixels[-1][:56]), "the references stay"
+    events = EventAccumulator(str(with_previews.run / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert events.Tags()["images"] == ["sample/clip_0005", "sample/clip_0006"]
+    assert {"train/loss", "train/waited"} <= set(events.Tags()["scalars"])
 
 
-def test_two_ranks_train_as_one(dataset: Path, tmp_path: Path) -> None:
-    """Two ranks with one example each take the steps that one rank takes with two: same examples, noise, loss."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    two = tmp_path / "two"
-    commands = [[sys.executable, __file__, str(rank), str(port), str(dataset), str(two)] for rank in range(2)]
-    ranks = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
-    result = train(dataset, tmp_path / "one", settings("steps=4", "batch=2"))
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=240)
-        assert rank.returncode == 0, errors
-    expected = [metrics.loss for metrics in read_metrics(tmp_path / "one")[0]]
-    for number in range(2):
-        assert json.loads((two / f"rank{number}.json").read_text()) == pytest.approx(expected, abs=1e-5)
-    left = load_file(result.checkpoint / "model.safetensors")
-    right = load_file(checkpoint.found(two / CHECKPOINTS)[0] / "model.safetensors")
-    assert all(torch.allclose(left[key], right[key], atol=1e-4) for key in left)
+def test_wandb_is_asked_for_by_name(dataset: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("wandb") is not None:
+        pytest.skip("wandb is installed here")
+    with pytest.raises(ConfigError, match="the wandb package is not installed"):
+        train(dataset, tmp_path, settings("steps=1", "tracking.wandb_project=lumosx"))
+
+
+def test_losses_by_noise_level_add_up(dataset: Path, tmp_path: Path) -> None:
+    """Four stratified draws of the uniform distribution: one example in each quarter."""
+    train(dataset, tmp_path, settings("steps=3", "batch=4", "noise.kind=uniform", "noise.shift=1"))
+    for metrics in read_metrics(tmp_path)[0]:
+        assert list(metrics.by_noise) == ["0-250", "250-500", "500-750", "750-1000"]
+        assert metrics.loss == pytest.approx(sum(metrics.by_noise.values()) / 4, rel=1e-5)
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------------
@@ -345,7 +332,3 @@ def test_decay_spares_norms_biases_and_modulation(dataset: Path, tmp_path: Path)
         matrix = name.endswith("weight") and "norm" not in name
         assert (id(parameter) in decayed) == matrix, name
         assert (id(parameter) in spared) != matrix, name
-
-
-if __name__ == "__main__":
-    run_rank(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
