@@ -17,7 +17,6 @@ from dataengine.lumosx.codec import SPACE_STRIDE, latent_frames
 from dataengine.lumosx.components import best_device, model_config, open_codec, open_text
 from dataengine.lumosx.data import bind
 from dataengine.lumosx.order import Curriculum, OrderError, Traits, buckets, sizes
-from dataengine.lumosx.pretrained import MissingWeightsError
 from dataengine.lumosx.settings import TrainSettings
 from dataengine.lumosx.structure import Kind, SampleStructure, StructureError
 from dataengine.lumosx.structure import Reference as BoundReference
@@ -28,6 +27,7 @@ from dataengine.shards.index import read_member
 from dataengine.shards.reader import PairDataset
 from dataengine.shards.validate import validate
 from dataengine.store import Store
+from dataengine.weights import MissingWeightsError
 
 NAMED = 5
 """Samples named in full in a finding; the rest are counted."""
