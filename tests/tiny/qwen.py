@@ -82,7 +82,12 @@ def taught(folder: Path, answers: Mapping[str, str]) -> Path:
     end = tokens.convert_tokens_to_ids("<|im_end|>")
     said = {key: tokens.convert_tokens_to_ids(_as_bytes(answer)) for key, answer in answers.items()}
     lessons = [(tokens.convert_tokens_to_ids(key), [answer, end]) for key, answer in said.items()]
-    _learn(model, lessons, tokens.encode("<|im_end|>\n<|im_start|>assistant\n"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the matrices are small, and a second thread mostly waits on a busy machine
+    try:
+        _learn(model, lessons, tokens.encode("<|im_end|>\n<|im_start|>assistant\n"))
+    finally:
+        torch.set_num_threads(threads)
     _save(folder, processor, model)
     return folder
 
@@ -176,7 +181,7 @@ IMAGES = 0.7
 """Most that images take of a prompt."""
 LONGEST = 6000
 """Positions of a prompt."""
-COPIES = 4
+COPIES = 2
 """Prompts with the same key in one step."""
 RATE = 3e-3
 WELL, STRETCH = 0.5, 0.03
