@@ -76,9 +76,9 @@ def read_trained(run: Path, *, average: bool = True) -> Trained:
 
 
 def _base(settings: TrainSettings) -> Mapping[str, Tensor]:
-    """The weights that a run began with."""
+    """The weights that a run began with, in float32, as they were trained on, whatever their file has."""
     if settings.model.init is not None:
-        return load_weights(settings.model.init)
+        return {key: tensor.float() for key, tensor in load_weights(settings.model.init).items()}
     config = model_config(settings.model, open_text(settings.text, "cpu").dim, settings.text.max_tokens)
     return new_model(settings.model, config, settings.seed, "cpu").state_dict()
 
