@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
-from tiny import flux, lama
 
 from dataengine import masks
 from dataengine.config import BackgroundSettings, FramesSettings
@@ -34,6 +33,7 @@ from dataengine.records import (
     Vote,
 )
 from dataengine.stage import Row
+from tiny import flux, lama
 
 HEIGHT, WIDTH = 180, 320
 GREEN = (20, 230, 40)

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
-from tiny.grounding_dino import build as build_grounding_dino
-from tiny.insightface import save_pack
 
 from dataengine.config import FaceSettings, FramesSettings, GroundingDinoSettings, InsightFaceSettings
 from dataengine.measure.faces import FacesStage
@@ -17,6 +15,8 @@ from dataengine.measure.frames import FramesStage, pictures
 from dataengine.models.face_regions import centre_x
 from dataengine.models.grounding_dino import GroundingDino
 from dataengine.records import Box, People, Sighting, Stills
+from tiny.grounding_dino import build as build_grounding_dino
+from tiny.insightface import save_pack
 
 
 def iou(a: Box, b: Box) -> float:

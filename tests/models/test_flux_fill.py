@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxFillPipeline
-from tiny import flux
 
 from dataengine.config import FluxFillSettings
 from dataengine.models.flux_fill import MULTIPLE, FluxFill, seed_of
 from dataengine.models.hole_patch import Canvas, Patch
 from dataengine.weights import MissingWeightsError
+from tiny import flux
 
 
 @pytest.fixture(scope="module")

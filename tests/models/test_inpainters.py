@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny import flux, lama
 
 from dataengine.config import FluxFillSettings, LamaSettings
 from dataengine.models.cv2_inpaint import Cv2Inpainter
 from dataengine.models.flux_fill import FluxFill
 from dataengine.models.interfaces import Inpainter
 from dataengine.models.lama import Lama
+from tiny import flux, lama
 
 SIZES = [(67, 93), (12, 40), (64, 64), (130, 75)]
 """Heights and widths: odd, thin, of the network's own size, larger than it takes."""

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from insightface.app import FaceAnalysis
-from tiny.insightface import save_pack
 
 from dataengine.config import InsightFaceSettings
 from dataengine.models.insightface_pack import InsightFace, _providers
 from dataengine.weights import MissingWeightsError
+from tiny.insightface import save_pack
 
 FLOOR = 0.3
 

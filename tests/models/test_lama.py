@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from tiny import lama
 
 from dataengine.config import LamaSettings
 from dataengine.models.lama import FILE, Lama
 from dataengine.weights import MissingWeightsError
+from tiny import lama
 
 
 def loaded(file: Path) -> Lama:
