@@ -34,7 +34,7 @@ class Weights:
                 self._complete(local)
             return local
         if not _HUB_ID.match(self.source):
-            raise MissingWeightsError(f"{self.source}: no such file or folder of weights. {self.hint}".rstrip(". "))
+            raise self._missing(f"{self.source}: no such file or folder of weights")
         folder = self._cached()
         self._complete(folder)
         return folder
@@ -81,7 +81,7 @@ class Weights:
 
     def _missing(self, what: str) -> MissingWeightsError:
         if not _HUB_ID.match(self.source):
-            return MissingWeightsError(what)
+            return MissingWeightsError(f"{what}. {self.hint}".rstrip(". "))
         include = "".join(f" --include '{pattern}'" for pattern in self.files)
         return MissingWeightsError(
             f"{what} (revision {self.revision}). Download it with: "

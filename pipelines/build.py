@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from pipelines.alone import alone, stoppable
 from pipelines.decide import KEPT, QUARANTINED, Verdicts, decide, grouped
 from pipelines.measure import KNOWN, Work, fold, measure_sources
 from pipelines.pack import pack
+from pipelines.preflight import preflight, preflight_nodes
 from pipelines.stages import compose
 
 
@@ -46,16 +48,21 @@ def build(
     """Build (or bring up to date) the shards in `output` from the videos at `places`.
 
     Results that are stored in `output` and still hold are reused, so a killed build goes on where it was. Raises
-    `inputs.InputError` for an input that does not exist, `engine.run.ClusterTooSmall` when the stages do not fit,
+    `preflight.PreflightError` for what would stop it later, `inputs.InputError` for an input that does not exist,
+    `engine.run.ClusterTooSmall` when the stages do not fit,
     `engine.lease.Busy` when another run works on `output`, `StoreError` when it cannot be written.
     """
     started = time.perf_counter()
     console = console or Console()
+    cluster = address or os.environ.get("RAY_ADDRESS")
+    preflight(settings, cluster is not None).require()
     store = Store.at(output)
     pipeline = compose(settings)
     found = inputs.find(places)
     with alone(store):
         connect(address, pipeline.steps)
+        if cluster:
+            preflight_nodes(settings)
         with stoppable():
             before = _digests(store)
             sources = inputs.identify_all(found, inputs.KnownSources(store.child(KNOWN)), each)

@@ -85,7 +85,8 @@ def explained() -> Iterator[None]:
         usage, failures = _expected()
         if not isinstance(error, (*usage, *failures)):
             raise
-        errors.print(f"[bold red]error[/] {escape(str(error))}", highlight=False)
+        # Unwrapped: messages have commands to copy.
+        errors.print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(Exit.USAGE if isinstance(error, usage) else Exit.NOTHING) from error
 
 
@@ -101,9 +102,10 @@ def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...
     from dataengine.lumosx.weights import WeightsError
     from dataengine.store import StoreError
     from dataengine.weights import MissingWeightsError
+    from pipelines.preflight import PreflightError
 
     failures = (Busy, LeaseLost, ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError)
-    return (ConfigError, InputError), (*failures, TrainError, WeightsError, ExportError)
+    return (ConfigError, InputError, PreflightError), (*failures, TrainError, WeightsError, ExportError)
 
 
 @app.command()
@@ -157,6 +159,36 @@ def plan(
     """
     places, settings = _asked(words, source, output, profile)
     _plan(places, output, settings, sample, address)
+
+
+@app.command()
+def preflight(profile: Profile = "embedded", address: Address = None, overrides: Overrides = None) -> None:
+    """Say what would stop a build before anything runs: weights, packages, settings that do not go together, memory.
+
+    Prints what each model needs and which commit of its weights is here, and all problems at once. `build` looks by
+    itself. With --address, GPUs and weights are those of the cluster's nodes.
+
+    **Examples**
+
+    - `dataengine preflight --profile gpu`
+    - `dataengine preflight --profile gpu stages.background.inpainter=lama`
+    """
+    from dataengine.engine.run import connect
+    from pipelines.preflight import preflight as look
+    from pipelines.preflight import preflight_nodes
+    from pipelines.show import show_preflight
+    from pipelines.stages import steps
+
+    with explained():
+        settings = settings_of(Kind.BUILD, profile, overrides or [])
+        assert isinstance(settings, BuildSettings)
+        found = look(settings, cluster=address is not None)
+        show_preflight(found, console)
+        found.require()
+        if address:
+            connect(address, steps(settings))
+            preflight_nodes(settings)
+    console.print("all good")
 
 
 @app.command()

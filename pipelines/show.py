@@ -15,6 +15,7 @@ from dataengine.engine.cache import StoredStage
 from dataengine.engine.plan import Plan
 from dataengine.engine.progress import clock, money
 from dataengine.records import RunSummary
+from pipelines.preflight import Preflight
 
 if TYPE_CHECKING:  # torch, which a build does not need
     from dataengine.lumosx.sampling import SampleResult
@@ -53,6 +54,26 @@ def show_build(summary: RunSummary, output: str, console: Console) -> None:
     if summary.quarantined:
         console.print(f"  [yellow]{summary.quarantined} quarantined: {escape(output)}/quarantine.parquet says why[/]")
     console.print(f"  {escape(output)}/report.html", highlight=False)
+
+
+def show_preflight(checked: Preflight, console: Console) -> None:
+    """What each model needs, and the GPUs there are."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("stage", "model"):
+        table.add_column(name, no_wrap=True)
+    for name in ("GPUs", "GiB", "workers"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("weights and code", style="dim", overflow="fold")
+    for demand in checked.demands:
+        revision = escape(demand.revision) or ("[red]missing[/]" if demand.has_weights else "·")
+        gib = f"{demand.gib:.1f}" if demand.gib else "?" if demand.gpus and demand.has_weights else "·"
+        share = f"{demand.gpus:g}" if demand.gpus else "·"
+        table.add_row(demand.stage, escape(demand.model), share, gib, str(demand.workers), revision)
+    console.print(table)
+    if checked.gpus:
+        console.print(
+            "GPUs here: " + ", ".join(f"{gpu.name} {gpu.gib:.1f} GiB" for gpu in checked.gpus), highlight=False
+        )
 
 
 def show_plan(plan: Plan, console: Console) -> None:

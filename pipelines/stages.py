@@ -90,6 +90,11 @@ def make(kind: type[Stage], settings: BuildSettings) -> Step:
     return Step(configured(section), section.resources)
 
 
+def steps(settings: BuildSettings) -> tuple[Step, ...]:
+    """All stages as configured, with or without their weights."""
+    return tuple(make(kind, settings) for kind in (*SOURCE_STAGES, *CLIP_STAGES))
+
+
 def compose(settings: BuildSettings) -> Pipeline:
     """The pipeline of a build. Raises `MissingWeightsError` for the first weights that are not on this machine."""
     draft = Decisions(settings, Provenance(stages=(), decided_by=digest(settings.decide)))

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -91,6 +92,21 @@ def bad_video_folder(tmp_path_factory: pytest.TempPathFactory) -> BadVideoFolder
     """Videos as they come in real life, and what should become of each. Read-only: tests share it."""
     folder = tmp_path_factory.mktemp("bad") / "videos"
     return BadVideoFolder(folder, make_bad_videos(folder))
+
+
+@pytest.fixture
+def driver_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`driver_of(listing)`: a machine whose nvidia-smi says that, in this process and those it starts."""
+
+    def make(listing: str) -> None:
+        folder = tmp_path / "driver"
+        folder.mkdir(exist_ok=True)
+        tool = folder / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\necho '{listing}'\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+    return make
 
 
 # --- Tiny checkpoints of the real architectures, with random weights --------------------------------------------------

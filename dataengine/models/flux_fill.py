@@ -30,8 +30,9 @@ FILES = (
 """Of the repository's 58 GB the 34 that diffusers reads; the rest are the same weights in one file."""
 PARAMETERS = 11.90e9 + 0.08e9
 """Of the transformer and the autoencoder. The text encoders (4.9e9) are gone before these are read."""
-ACTIVATIONS = 2.0e9
-"""Numbers alive at once at 1024 × 1024, in the autoencoder's last block (see docs/models.md)."""
+ACTIVATIONS = 1.2e9
+"""Numbers beside them at 1024 × 1024: 0.77e9 are alive at once while the autoencoder decodes, by
+`tests/bench/model_memory.py`, and half as much again is left for workspaces and fragments."""
 
 
 class FluxFill:

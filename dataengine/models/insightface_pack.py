@@ -39,19 +39,19 @@ class InsightFace:
     def __init__(self, settings: InsightFaceSettings, floor: float) -> None:
         self._settings = settings
         self._floor = floor
-        self._weights = Weights(_folder(settings.weights), settings.revision, ("*.onnx",))
+        advice = _advice(Path(settings.weights))
+        self._weights = Weights(_folder(settings.weights), settings.revision, ("*.onnx",), advice)
         self.needs = Needs((self._weights,), (), 0.0 if settings.device == "cpu" else GPU_GIB)
         self._analysis: Any = None
 
     @property
     def revision(self) -> str:
-        return f"{self._identity()} insightface {metadata.version('insightface')}"
+        return f"{self._weights.identity()} insightface {metadata.version('insightface')}"
 
     def load(self) -> None:
         """Raises `MissingWeightsError` when the folder or one of its networks is missing, and `RuntimeError` when a GPU
         was asked for and onnxruntime has none.
         """
-        self._identity()
         folder = self._weights.locate()
         import onnxruntime
         from insightface.app import FaceAnalysis
@@ -104,12 +104,6 @@ class InsightFace:
             return np.empty((0, 1))
         many = FACES if not isinstance(recogniser.input_shape[0], int) else recogniser.input_shape[0]
         return np.vstack([recogniser.get_feat(list(crops[i : i + many])) for i in range(0, len(crops), many)])
-
-    def _identity(self) -> str:
-        try:
-            return self._weights.identity()
-        except MissingWeightsError as error:
-            raise MissingWeightsError(f"{error}. {_advice(Path(self._settings.weights))}") from error
 
 
 def _folder(weights: str) -> str:

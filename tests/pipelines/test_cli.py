@@ -15,6 +15,7 @@ from pipelines.cli import Exit, app
 runner = CliRunner()
 COMMANDS = (
     "build",
+    "preflight",
     "validate",
     "audit report",
     "train",
