@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 PUBLISHED = {"vit_h": "sam_vit_h_4b8939.pth", "vit_l": "sam_vit_l_0b3195.pth", "vit_b": "sam_vit_b_01ec64.pth"}
 GPU_GIB = {"vit_h": (1.8, 1.7), "vit_l": (1.2, 1.7), "vit_b": (0.8, 1.3)}
-"""In half precision: weights, decoder and 0.5 for CUDA itself; and what each image in the encoder adds, counted over the
-live tensors of a pass (most of it the attention between 64 x 64 patches). float32 takes twice as much. The largest where
-the name of the file tells no size."""
+"""In half precision: weights, decoder and 0.5 for CUDA itself; and what each image in the encoder adds, counted over
+the live tensors of a pass (most of it the attention between 64 x 64 patches). float32 takes twice as much. The largest
+where the name of the file tells no size."""
 
 
 class Sam:
