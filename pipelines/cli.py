@@ -349,9 +349,14 @@ def audit_report(output: Output) -> None:
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Option(help="Folder that `build` wrote.")],
+    data: Annotated[str, typer.Option(help="Folder that `build` wrote, or its s3:// or gs:// URI.")],
     run: Annotated[Path, typer.Option(help="Folder of checkpoints and logs. An earlier run goes on.")],
     profile: Profile = "embedded",
+    workers: Annotated[
+        int, typer.Option(min=0, help="Ray Train workers, each a GPU where there are; 0: this process alone.")
+    ] = 0,
+    address: Address = None,
+    check: Annotated[bool, typer.Option("--check", help="Only look at everything that could stop the run.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Train a LumosX DiT from shards.
@@ -359,16 +364,43 @@ def train(
     Resumes exactly from the last checkpoint in RUN. Writes tensorboard logs, checkpoints and loss.png, and prints the
     loss on held-out noise levels before and after.
 
-    **Example**: `dataengine train --data shards/ --run runs/first steps=500`
+    **Examples**
+
+    - `dataengine train --data shards/ --run runs/first steps=500`
+    - `dataengine train --data shards/ --run runs/first steps=500 --check`
+    - `dataengine train --data s3://bucket/shards --run /shared/run --workers 16 --address auto --profile gpu`
+    - `torchrun --nproc-per-node 8 -m -- pipelines.cli train --data shards/ --run runs/first`
     """
-    from dataengine.lumosx.trainer import train as run_training
     from pipelines.show import show_training
+    from pipelines.train import train_here, train_on_ray
 
     with explained():
         settings = settings_of(Kind.TRAIN, profile, overrides or [])
         assert isinstance(settings, TrainSettings)
-        result = run_training(data, run, settings, console=console)
+        if check:
+            _check(data, run, settings, workers)
+            return
+        if workers:
+            result = train_on_ray(data, run, settings, workers=workers, address=address)
+        else:
+            made = train_here(data, run, settings, console)
+            if made is None:  # another rank tells
+                return
+            result = made
     show_training(result, console)
+
+
+def _check(data: str, run: Path, settings: TrainSettings, workers: int) -> None:
+    """Exits with 1 when the run would fail, or would train on less than it seems."""
+    from dataengine.lumosx.preflight import Finding, preflight
+
+    def tell(finding: Finding) -> None:
+        mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
+        console.print(f"{mark} {finding.what}: {escape(finding.told)}", highlight=False)
+
+    world = workers or int(os.environ.get("WORLD_SIZE", "1"))
+    if not all(finding.ok for finding in preflight(data, run, settings, world, tell)):
+        raise typer.Exit(Exit.NOTHING)
 
 
 @app.command()

@@ -51,6 +51,7 @@ def end_to_end(file: Path, console: Console, places: Sequence[str] = ()) -> RunS
     heading("2/3 train", "shards to a model", console)
     data = Path(settings.output)
     result = train(data, settings.run, train_settings, console=console)
+    assert result is not None, "this process is the only rank"
     show_training(result, console)
 
     heading("3/3 sample", "a pair's caption and references to a video", console)

@@ -1,28 +1,27 @@
 """Shard samples to training examples: frames by time, augmented references, and the token structure the model needs.
 
-Order and randomness are pure functions of (seed, position): nothing needs saving to resume, and neither the number of
-loader processes nor the number of ranks changes which sample stands where.
+Which sample stands where says `order`; all randomness is a function of (seed, epoch, key).
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from io import BytesIO
 from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image as PilImage
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dataengine.lumosx.augment import Image, augment, cover, letterbox
 from dataengine.lumosx.codec import Codec, to_pixels
+from dataengine.lumosx.order import Order, Size, sizes
 from dataengine.lumosx.settings import AugmentSettings, DataSettings
 from dataengine.lumosx.structure import Kind, Reference, SampleStructure
 from dataengine.lumosx.text import PhraseError, TextEmbedding, TextEncoder
@@ -33,6 +32,7 @@ from dataengine.shards.tar import ShardError
 from dataengine.video import Video, VideoError
 
 MAX_REFERENCE_PIXELS = 64_000_000
+_SIDES = re.compile(r"\b(left|right|(counter|anti)?-?clockwise|east|west)(most|wards?|ern|-\w+)?\b", re.IGNORECASE)
 
 
 class SampleError(ValueError):
@@ -73,7 +73,7 @@ class Example:
 
     Attributes:
         key: of the pair.
-        position: in the run's order (see `Order`).
+        position: in the run's order (see `order`).
         caption: always the full caption: positions are taken from it even when the text is dropped.
         text_dropped: the model sees the empty caption's context.
         video: uint8 [F, H, W, 3].
@@ -101,34 +101,7 @@ class Refused:
     reason: str
 
 
-# --- Which sample stands where ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Order:
-    """An endless walk over `count` samples, every epoch in another order.
-
-    Position p is sample `index(p)`, in epoch p // count. Rank r of W trains on the positions p ≡ r (mod W).
-    """
-
-    count: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise SampleError("there are no samples to train on")
-
-    def epoch(self, position: int) -> int:
-        return position // self.count
-
-    def index(self, position: int) -> int:
-        """The sample at a position."""
-        return int(_permutation(self.count, self.seed, self.epoch(position))[position % self.count])
-
-
-@lru_cache(maxsize=4)
-def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch]).permutation(count)
+# --- The stream of examples -------------------------------------------------------------------------------------------
 
 
 class ExampleStream(IterableDataset[Example | Refused]):
@@ -139,6 +112,7 @@ class ExampleStream(IterableDataset[Example | Refused]):
 
     Args:
         samples: of the training split.
+        order: which of them stands where.
         settings: sizes, dropout, augmentation.
         seed: of the run.
         start: examples that this rank has already taken.
@@ -146,9 +120,17 @@ class ExampleStream(IterableDataset[Example | Refused]):
     """
 
     def __init__(
-        self, samples: Samples, settings: DataSettings, seed: int, *, start: int = 0, rank: int = 0, world: int = 1
+        self,
+        samples: Samples,
+        order: Order,
+        settings: DataSettings,
+        seed: int,
+        *,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        self._order = Order(len(samples), seed)
+        self._order = order
         self._maker = ExampleMaker(samples, settings, seed)
         self._start, self._rank, self._world = start, rank, world
 
@@ -158,7 +140,8 @@ class ExampleStream(IterableDataset[Example | Refused]):
         taken = self._start + first
         while True:
             position = taken * self._world + self._rank
-            yield self._maker.make(self._order.index(position), self._order.epoch(position), position)
+            place = self._order.place(position)
+            yield self._maker.make(place.index, place.epoch, position, place.size)
             taken += stride
 
     def loader(self, workers: int) -> DataLoader[Example | Refused]:
@@ -181,6 +164,11 @@ class _Decoded:
     video: Image
     references: Mapping[str, Image]
 
+    def mirrored(self) -> _Decoded:
+        """Left and right exchanged in the clip and in every reference."""
+        turned = {entity: np.ascontiguousarray(image[:, ::-1]) for entity, image in self.references.items()}
+        return _Decoded(self.pair, np.ascontiguousarray(self.video[:, :, ::-1]), turned)
+
     @property
     def nbytes(self) -> int:
         return self.video.nbytes + sum(image.nbytes for image in self.references.values())
@@ -196,35 +184,40 @@ class ExampleMaker:
         self._cache: OrderedDict[int, _Decoded] = OrderedDict()
         self._cached_bytes = 0
 
-    def make(self, index: int, epoch: int, position: int) -> Example | Refused:
-        """The training example of sample `index`, with this epoch's random choices."""
+    def make(self, index: int, epoch: int, position: int, size: Size | None = None) -> Example | Refused:
+        """The training example of sample `index`, with this epoch's random choices; None: in the first size."""
+        size = size or sizes(self._settings)[0]
         # A place that cannot be read (`StoreError`) is not the sample's fault: it stops the run, which can be resumed.
         key = f"sample {index}"
         try:
             source = self._source(index)
             pair, key = source.pair, source.pair.key
-            decoded = self._decoded(index, source, epoch)
+            decoded = self._decoded(index, source, epoch, size)
             rng = generator(self._seed, epoch, pair.key)
-            choose_bodies, drop_references, drop_text = rng.random(3)
+            choose_bodies, drop_references, drop_text, flip = rng.random(4)
+            if flip < self._settings.flip_share and not names_sides(pair.caption):
+                decoded = decoded.mirrored()
             bindings, groups = bind(pair, bodies=bool(choose_bodies < self._settings.body_share))
             if drop_references < self._settings.reference_dropout:
                 bindings, groups = (), 0
-            images = [self._augmented(decoded.references[b.entity], b, pair.key, epoch) for b in bindings]
-            return self._example(position, decoded, bindings, groups, images, drop_text < self._settings.text_dropout)
+            images = [self._augmented(decoded.references[b.entity], b, pair.key, epoch, size) for b in bindings]
+            return self._example(
+                position, decoded, bindings, groups, images, size, drop_text < self._settings.text_dropout
+            )
         except (SampleError, ShardError, VideoError) as error:
             return Refused(key, position, str(error))
 
     def plain(self, index: int) -> Example:
-        """The example without any random choice: for validation and sampling.
+        """The example without any random choice, in the first size: for validation and sampling.
 
         Raises:
             SampleError, VideoError: the sample cannot be used.
         """
-        decoded = self._decoded(index, self._source(index), None)
+        size = sizes(self._settings)[0]
+        decoded = self._decoded(index, self._source(index), None, size)
         bindings, groups = bind(decoded.pair, bodies=False)
-        height, width = self._settings.height, self._settings.width
-        images = [letterbox(decoded.references[b.entity], height, width) for b in bindings]
-        return self._example(index, decoded, bindings, groups, images, text_dropped=False)
+        images = [letterbox(decoded.references[b.entity], size.height, size.width) for b in bindings]
+        return self._example(index, decoded, bindings, groups, images, size, text_dropped=False)
 
     def _example(
         self,
@@ -233,20 +226,21 @@ class ExampleMaker:
         bindings: tuple[Binding, ...],
         groups: int,
         images: Sequence[Image],
+        size: Size,
         text_dropped: bool,
     ) -> Example:
         pair = decoded.pair
-        shape = (0, self._settings.height, self._settings.width, 3)
+        shape = (0, size.height, size.width, 3)
         references = torch.from_numpy(np.stack(images)) if images else torch.zeros(shape, dtype=torch.uint8)
         video = torch.from_numpy(decoded.video)
         return Example(pair.key, position, pair.caption, bool(text_dropped), video, references, bindings, groups)
 
-    def _augmented(self, image: Image, binding: Binding, key: str, epoch: int) -> Image:
+    def _augmented(self, image: Image, binding: Binding, key: str, epoch: int, size: Size) -> Image:
         settings: AugmentSettings = self._settings.augment
         if settings.enabled:
             rng = generator(self._seed, epoch, f"{key}/{binding.entity}")
             image = augment(image, settings, rng, background=binding.kind is Kind.BACKGROUND)
-        return letterbox(image, self._settings.height, self._settings.width)
+        return letterbox(image, size.height, size.width)
 
     def _source(self, index: int) -> Sample | _Decoded:
         """The sample as it is kept: decoded if it was used before, else as the shard has it."""
@@ -255,14 +249,14 @@ class ExampleMaker:
         self._cache.move_to_end(index)
         return self._cache[index]
 
-    def _decoded(self, index: int, source: Sample | _Decoded, epoch: int | None) -> _Decoded:
+    def _decoded(self, index: int, source: Sample | _Decoded, epoch: int | None, size: Size) -> _Decoded:
         """With this epoch's window; None: the one in the middle."""
         if isinstance(source, _Decoded):
             return source
         pair = source.pair
         drawn = epoch is not None and self._settings.window == "random"
         rng = generator(self._seed, epoch or 0, f"{pair.key}/window") if drawn else None
-        video = read_window(_member(source, "mp4"), self._settings, rng)
+        video = read_window(_member(source, "mp4"), size, self._settings.fps, rng)
         references = {r.entity: _read_image(_member(source, r.member), pair.key, r.member) for r in pair.references}
         decoded = _Decoded(pair, video, references)
         if self._settings.window == "center":
@@ -307,8 +301,13 @@ def _binding(reference: PairReference, group: int | None) -> Binding:
     return Binding(reference.entity, Kind(reference.kind), reference.phrase.span, group)
 
 
-def read_window(mp4: bytes, settings: DataSettings, rng: np.random.Generator | None) -> Image:
-    """`frames` frames at `fps` of a clip, resampled by time, scaled and cropped to fill the size: uint8 [F, H, W, 3].
+def names_sides(caption: str) -> bool:
+    """Whether a caption says left or right: mirrored, its clip would not be what it says."""
+    return _SIDES.search(caption) is not None
+
+
+def read_window(mp4: bytes, size: Size, fps: float, rng: np.random.Generator | None) -> Image:
+    """Frames at `fps` of a clip, resampled by time, scaled and cropped to fill the size: uint8 [F, H, W, 3].
 
     Args:
         rng: draws where the window starts; None: in the middle.
@@ -317,19 +316,19 @@ def read_window(mp4: bytes, settings: DataSettings, rng: np.random.Generator | N
         SampleError: the clip is shorter than the window.
         VideoError: it cannot be decoded.
     """
-    span = (settings.frames - 1) / settings.fps
+    span = (size.frames - 1) / fps
     with Video(BytesIO(mp4), on_error="raise") as video:
         spare = video.info.duration_s - span
         if spare < -1 / video.info.fps:  # less than a frame short: the last frame is held
             raise SampleError(
-                f"the clip has {video.info.duration_s:.2f} s, and {settings.frames} frames at {settings.fps:g} fps "
+                f"the clip has {video.info.duration_s:.2f} s, and {size.frames} frames at {fps:g} fps "
                 f"need {span:.2f} s; lower data.frames, or leave short clips out when building"
             )
         start = max(0.0, spare) * (0.5 if rng is None else rng.random())
         last = max(0.0, video.info.duration_s - 0.5 / video.info.fps)
-        times = [min(start + k / settings.fps, last) for k in range(settings.frames)]
+        times = [min(start + k / fps, last) for k in range(size.frames)]
         frames = video.frames_at(times)
-    return np.stack([cover(frame.rgb, settings.height, settings.width) for frame in frames])
+    return np.stack([cover(frame.rgb, size.height, size.width) for frame in frames])
 
 
 def _member(sample: Sample, name: str) -> bytes:

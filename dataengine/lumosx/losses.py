@@ -9,7 +9,14 @@ from torch import Tensor
 
 from dataengine.lumosx.components import seed_of
 from dataengine.lumosx.data import Batch
-from dataengine.lumosx.objective import TimestepSampling, model_timesteps, noised, sample_losses, sample_timesteps
+from dataengine.lumosx.objective import (
+    TimestepSampling,
+    model_timesteps,
+    noised,
+    quantile_edges,
+    sample_losses,
+    sample_timesteps,
+)
 from dataengine.lumosx.settings import NoiseSettings
 from dataengine.lumosx.transformer import DiT
 
@@ -31,9 +38,17 @@ def batch_losses(model: DiT, batch: Batch, noises: Sequence[Tensor], timesteps: 
 
 def draw_timesteps(count: int, settings: NoiseSettings, seed: int, step: int, device: torch.device) -> Tensor:
     """The noise levels of a step's examples on all ranks, by position modulo `count`."""
-    sampling = TimestepSampling(settings.kind, settings.shift, settings.mean, settings.std, settings.stratified)
     drawn = torch.Generator().manual_seed(seed_of(seed, "timesteps", step))
-    return sample_timesteps(count, sampling, drawn).to(device)
+    return sample_timesteps(count, _sampling(settings), drawn).to(device)
+
+
+def noise_ranges(settings: NoiseSettings, parts: int = 4) -> list[float]:
+    """The inner edges of equally likely ranges of t, for losses by noise level."""
+    return quantile_edges(parts, _sampling(settings))
+
+
+def _sampling(settings: NoiseSettings) -> TimestepSampling:
+    return TimestepSampling(settings.kind, settings.shift, settings.mean, settings.std, settings.stratified)
 
 
 def draw_noise(latent: Tensor, *name: object) -> Tensor:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from dataengine.config import ConfigError
 
 LEARNED, HELD_OUT = "training clips, held-out noise", "held-out clips"
 """The two validation sets: clips that are trained on under noise that never is, and clips that never are."""
@@ -20,6 +24,11 @@ class StepMetrics:
 
     A step is skipped when no example could be used, or when the loss or a gradient is not finite; what was not finite
     is None.
+
+    Attributes:
+        by_noise: mean loss by range of t (`0-500`), for the ranges that the step had examples in.
+        seconds: of the step, waiting for data included.
+        waited: of them, for data.
     """
 
     step: int
@@ -29,6 +38,8 @@ class StepMetrics:
     examples: int
     skipped: bool
     seconds: float
+    waited: float = 0.0
+    by_noise: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,33 +53,68 @@ class ValidationMetrics:
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl` and tensorboard. Opened at a step, it forgets what a killed run did after it."""
+    """Appends to `metrics.jsonl` and tensorboard, and to Weights & Biases when a project is named.
 
-    def __init__(self, run: Path, step: int) -> None:
+    Opened at a step, it forgets what a killed run did after it.
+
+    Raises:
+        ConfigError: a project is named and the wandb package is not installed.
+    """
+
+    def __init__(self, run: Path, step: int, wandb_project: str | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter  # seconds to import, and only rank 0 writes
 
+        self._wandb = None if wandb_project is None else _open_wandb(run, wandb_project)
         self._file = run / "metrics.jsonl"
         steps, validations = read_metrics(run)
         events: list[StepMetrics | ValidationMetrics] = [*steps, *validations]
         kept = sorted((event for event in events if event.step <= step), key=lambda event: event.step)
-        self._file.write_text("".join(map(_line, kept)), encoding="utf-8")
+        temporary = self._file.with_name(f".{self._file.name}.tmp")
+        temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
+        temporary.replace(self._file)  # a kill in between must not cost the record of a run
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def add(self, event: StepMetrics | ValidationMetrics) -> None:
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(_line(event))
-        if isinstance(event, ValidationMetrics):
-            name = event.clips.replace(", ", "/").replace(" ", "_")
-            self._board.add_scalar(f"validation/{name}", event.loss, event.step)
-            for timestep, loss in event.by_timestep.items():
-                self._board.add_scalar(f"validation_t{timestep}/{name}", loss, event.step)
-            return
-        for field in ("loss", "grad_norm", "lr", "seconds"):
-            if (value := getattr(event, field)) is not None:
-                self._board.add_scalar(f"train/{field}", value, event.step)
+        scalars = dict(_scalars(event))
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, event.step)
+        if self._wandb is not None:
+            self._wandb.log(scalars, step=event.step)
+
+    def add_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
+        """rgb [H, W, 3]."""
+        self._board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _scalars(event: StepMetrics | ValidationMetrics) -> Iterator[tuple[str, float]]:
+    if isinstance(event, ValidationMetrics):
+        name = event.clips.replace(", ", "/").replace(" ", "_")
+        yield f"validation/{name}", event.loss
+        yield from ((f"validation_t{timestep}/{name}", loss) for timestep, loss in event.by_timestep.items())
+        return
+    for name in ("loss", "grad_norm", "lr", "seconds", "waited"):
+        if (value := getattr(event, name)) is not None:
+            yield f"train/{name}", value
+    yield from ((f"train_loss_t/{levels}", loss) for levels, loss in event.by_noise.items())
+
+
+def _open_wandb(run: Path, project: str) -> Any:
+    try:
+        wandb = importlib.import_module("wandb")
+    except ImportError as error:
+        raise ConfigError(
+            "tracking.wandb_project: the wandb package is not installed. Install it, or leave the setting out: "
+            "tensorboard and metrics.jsonl are written anyway"
+        ) from error
+    # The same id again continues the run there.
+    return wandb.init(project=project, id=run.resolve().name, name=run.name, dir=str(run), resume="allow")
 
 
 def read_metrics(run: Path) -> tuple[list[StepMetrics], list[ValidationMetrics]]:

@@ -52,9 +52,20 @@ def sample_timesteps(count: int, sampling: TimestepSampling, generator: torch.Ge
         u = u[torch.randperm(count, generator=generator, device=device)]  # no batch slot may own a noise level
     else:
         u = torch.rand(count, generator=generator, dtype=torch.float64, device=device)
+    return _level(u, sampling).float()
+
+
+def quantile_edges(parts: int, sampling: TimestepSampling) -> list[float]:
+    """Noise levels that part the distribution of t into equally likely ranges: `parts` - 1 of them, ascending."""
+    u = torch.arange(1, parts, dtype=torch.float64) / parts
+    return _level(u, sampling).tolist()
+
+
+def _level(u: Tensor, sampling: TimestepSampling) -> Tensor:
+    """The noise level t at a share `u` of the distribution, ascending in it."""
     if sampling.kind == "logit_normal":
         u = torch.sigmoid(sampling.mean + sampling.std * torch.special.ndtri(u))
-    return (STEPS * shifted(u, sampling.shift)).float()
+    return STEPS * shifted(u, sampling.shift)
 
 
 def shifted(u: Tensor, shift: float) -> Tensor:

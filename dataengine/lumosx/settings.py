@@ -29,6 +29,19 @@ class ModelSettings(Settings):
     )
 
 
+class LoraSettings(Settings):
+    """Low-rank adapters on linear layers instead of a full fine-tune. The base stays as `model.init` has it."""
+
+    rank: int = Field(0, ge=0, description="0: no adapters, all weights are trained")
+    alpha: int = Field(16, gt=0, description="adapters are scaled by alpha / rank")
+    targets: tuple[str, ...] = Field(
+        ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
+         "cross_attn.q", "cross_attn.k", "cross_attn.v", "cross_attn.o", "ffn.0", "ffn.2"),
+        min_length=1,
+        description="linear layers of every block that get one",
+    )  # fmt: skip
+
+
 class CodecSettings(Settings):
     name: Literal["dct", "wan"] = "dct"
     model: str = Field("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", description="for wan: local folder or cached hub id")
@@ -60,25 +73,50 @@ class AugmentSettings(Settings):
     blur_max: float = Field(0.004, ge=0, description="largest sigma of the Gaussian, as a share of the long side")
 
 
+class MixtureSettings(Settings):
+    """How samples of one, two, three … subjects are mixed."""
+
+    one_subject_steps: int = Field(0, ge=0, description="first, on one subject alone; LumosX: 15000")
+    weights: tuple[float, ...] | None = Field(
+        None, min_length=1, description="then: share of samples with 1, 2, 3 … subjects; none: as the dataset has them"
+    )
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Self:
+        if self.weights is not None and (min(self.weights) < 0 or sum(self.weights) <= 0):
+            raise ValueError(f"weights must not be negative, and not all 0; got {self.weights}")
+        return self
+
+
 class DataSettings(Settings):
     height: int = Field(96, ge=16, multiple_of=16, description="pixels")
     width: int = Field(160, ge=16, multiple_of=16, description="pixels")
     frames: int = Field(17, ge=1, description="4k+1")
     fps: float = Field(16, gt=0)
+    buckets: tuple[tuple[int, int, int], ...] = Field(
+        (), description="(height, width, frames) to choose from by a clip's aspect and length; none: the size above"
+    )
+    mixture: MixtureSettings = MixtureSettings()
     window: Literal["center", "random"] = Field("center", description="which part of a longer clip is taken")
     body_share: float = Field(
         0.3, ge=0, le=1, description="samples with whole bodies for faces + attributes, where they have them"
     )
     text_dropout: float = Field(0.1, ge=0, lt=1, description="share of samples with the empty caption, for guidance")
     reference_dropout: float = Field(0.0, ge=0, lt=1, description="share of samples without references")
+    flip_share: float = Field(
+        0.0, ge=0, le=1, description="samples mirrored whole, clip and references; never where the caption has sides"
+    )
     workers: int = Field(0, ge=0, description="loader processes; 0 decodes in the trainer's own")
     cache_mb: int = Field(512, ge=0, description="decoded clips kept in memory by each loader process")
     augment: AugmentSettings = AugmentSettings()
 
     @model_validator(mode="after")
     def _whole_latents(self) -> Self:
-        if self.frames % 4 != 1:
-            raise ValueError(f"frames must be 4k+1 (1, 5, 9, …), got {self.frames}")
+        for height, width, frames in ((self.height, self.width, self.frames), *self.buckets):
+            if frames < 1 or frames % 4 != 1:
+                raise ValueError(f"frames must be 4k+1 (1, 5, 9, …), got {frames}")
+            if height < 16 or width < 16 or height % 16 or width % 16:
+                raise ValueError(f"height and width must be multiples of 16, got {height}×{width}")
         return self
 
 
@@ -115,6 +153,14 @@ class ValidationSettings(Settings):
         6, ge=1, description="clips of each kind: held-out ones, and training ones under held-out noise"
     )
     timesteps: tuple[int, ...] = Field((100, 300, 500, 700, 900), min_length=1, description="noise levels, of 1000")
+    sample_every_steps: int = Field(0, ge=0, description="generate clips of held-out pairs so often; 0: never")
+    sample_clips: int = Field(2, ge=1)
+
+
+class TrackingSettings(Settings):
+    """`metrics.jsonl` and tensorboard are always written."""
+
+    wandb_project: str | None = Field(None, description="Weights & Biases too; needs the wandb package")
 
 
 class SamplingSettings(Settings):
@@ -132,13 +178,15 @@ class TrainSettings(Settings):
 
     seed: int = 0
     steps: int = Field(700, ge=1)
-    batch: int = Field(2, ge=1, description="samples a step and rank")
+    batch: int = Field(2, ge=1, description="samples a rank takes at once")
+    accumulate: int = Field(1, ge=1, description="batches a rank takes in a step, their gradients summed")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of the compute; weights, gradients and sums stay fp32"
     )
     cpu_threads: int = Field(1, ge=1, description="of the compute without a GPU; fixed, as it decides the last bits")
     max_skipped: int = Field(10, ge=1, description="stop after so many steps in a row without a finite gradient")
     model: ModelSettings = ModelSettings()
+    lora: LoraSettings = LoraSettings()
     codec: CodecSettings = CodecSettings()
     text: TextSettings = TextSettings()
     data: DataSettings = DataSettings()
@@ -146,4 +194,12 @@ class TrainSettings(Settings):
     noise: NoiseSettings = NoiseSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     validation: ValidationSettings = ValidationSettings()
+    tracking: TrackingSettings = TrackingSettings()
     sampling: SamplingSettings = SamplingSettings()
+
+    @model_validator(mode="after")
+    def _adapters_have_a_base(self) -> Self:
+        # From scratch the last layer is zero: no gradient would reach an adapter.
+        if self.lora.rank and self.model.init is None:
+            raise ValueError("lora.rank needs weights that the adapters sit on: set model.init")
+        return self

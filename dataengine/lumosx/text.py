@@ -19,18 +19,16 @@ class PhraseError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TextEmbedding:
-    """A caption as the model sees it.
+class Tokens:
+    """A caption as the tokenizer cuts it.
 
     Attributes:
-        caption: the text that was encoded.
-        context: [tokens, dim] float32, special tokens included, without padding.
+        caption: the text.
         offsets: for each token the characters it stands for, half open; empty (start = end) for special tokens.
-        covered: characters of the caption that were encoded; less than its length if the token limit cut it.
+        covered: characters of the caption that have a token; less than its length if the token limit cut it.
     """
 
     caption: str
-    context: Tensor
     offsets: tuple[Span, ...]
     covered: int
 
@@ -55,12 +53,27 @@ class TextEmbedding:
         return found
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TextEmbedding(Tokens):
+    """A caption as the model sees it.
+
+    Attributes:
+        context: [tokens, dim] float32, special tokens included, without padding.
+    """
+
+    context: Tensor
+
+
 class TextEncoder(Protocol):
     """A frozen text encoder: no parameter is trained and no gradient flows."""
 
     @property
     def dim(self) -> int:
         """Width of the context vectors."""
+        ...
+
+    def tokens(self, caption: str) -> Tokens:
+        """The caption's tokens alone, at no cost to speak of."""
         ...
 
     def encode(self, captions: Sequence[str]) -> list[TextEmbedding]:
@@ -90,15 +103,24 @@ class _HubEncoder:
         """See `TextEncoder.encode`."""
         return [self._encode(caption) for caption in captions]
 
-    def _encode(self, caption: str) -> TextEmbedding:
-        tokens = self._tokenizer(caption, return_offsets_mapping=True, verbose=False)
+    def tokens(self, caption: str) -> Tokens:
+        """See `TextEncoder.tokens`."""
+        return self._tokens(caption)[0]
+
+    def _tokens(self, caption: str) -> tuple[Tokens, list[int]]:
+        """Also their numbers in the vocabulary."""
+        found = self._tokenizer(caption, return_offsets_mapping=True, verbose=False)
         covered = len(caption)
-        if len(tokens["input_ids"]) > self._max_tokens:
-            tokens = self._tokenizer(caption, return_offsets_mapping=True, truncation=True, max_length=self._max_tokens)
-            covered = max(end for _, end in tokens["offset_mapping"])
-        ids = torch.tensor([tokens["input_ids"]], device=self._model.device)
+        if len(found["input_ids"]) > self._max_tokens:
+            found = self._tokenizer(caption, return_offsets_mapping=True, truncation=True, max_length=self._max_tokens)
+            covered = max(end for _, end in found["offset_mapping"])
+        return Tokens(caption, tuple(Span(*offset) for offset in found["offset_mapping"]), covered), found["input_ids"]
+
+    def _encode(self, caption: str) -> TextEmbedding:
+        tokens, numbers = self._tokens(caption)
+        ids = torch.tensor([numbers], device=self._model.device)
         context = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float()
-        return TextEmbedding(caption, context, tuple(Span(*offset) for offset in tokens["offset_mapping"]), covered)
+        return TextEmbedding(caption, tokens.offsets, tokens.covered, context)
 
 
 @contextmanager

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
 
 from dataengine.config import ConfigError
 from dataengine.lumosx import checkpoint
-from dataengine.lumosx.components import best_device, model_config, new_model, open_codec, open_text
-from dataengine.lumosx.data import (
-    Batch,
-    BatchEncoder,
-    Example,
-    ExampleStream,
-    Refused,
-    Samples,
-)
-from dataengine.lumosx.losses import batch_losses, draw_noise, draw_timesteps
+from dataengine.lumosx.adapters import add_adapters, digest, trained_parameters
+from dataengine.lumosx.average import Average
+from dataengine.lumosx.components import best_device, model_config, new_model, open_codec, open_text, seed_of
+from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleStream, Refused, names_sides
+from dataengine.lumosx.distributed import ALONE, Ranks, local, shard, summed, whole
+from dataengine.lumosx.losses import batch_losses, draw_noise, draw_timesteps, noise_ranges
 from dataengine.lumosx.metrics import (
     MetricsLog,
     StepMetrics,
@@ -38,8 +33,11 @@ from dataengine.lumosx.metrics import (
     draw_loss_curve,
     read_metrics,
 )
-from dataengine.lumosx.settings import OptimizerSettings, TrainSettings
-from dataengine.lumosx.transformer import DiT
+from dataengine.lumosx.optimizer import learning_rate, make_optimizer
+from dataengine.lumosx.order import Curriculum, OrderError, Traits
+from dataengine.lumosx.preview import Previewer, save_sheet
+from dataengine.lumosx.settings import TrainSettings
+from dataengine.lumosx.structure import SampleStructure
 from dataengine.lumosx.validation import Validator
 from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
@@ -47,12 +45,18 @@ from dataengine.store import Store
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+PREVIEWS = "samples"
 SETTINGS_FILE = "settings.json"
 DATA_FILE = "data.txt"
 SKIPPED_FILE = "skipped.jsonl"
+REFUSED_FILE = "refused.jsonl"
 
-_RESUMABLE = {"steps", "checkpoint", "validation", "sampling", "max_skipped", "data.workers", "data.cache_mb"}
-"""Settings that a resumed run may change: they do not touch what the steps before it computed."""
+_RESUMABLE = {
+    "steps", "checkpoint", "validation", "sampling", "max_skipped", "data.workers", "data.cache_mb",
+    "batch", "accumulate", "model.checkpointing",
+}  # fmt: skip
+"""Settings that a resumed run may change: they do not touch what the steps before it computed. `batch` and `accumulate`
+only together with the number of ranks: the samples of a step stay the same."""
 
 
 class TrainError(RuntimeError):
@@ -91,22 +95,23 @@ def train(
     run: Path,
     settings: TrainSettings,
     *,
-    rank: int = 0,
-    world: int = 1,
     console: Console | None = None,
     on_step: Callable[[StepMetrics], None] | None = None,
-) -> TrainResult:
+) -> TrainResult | None:
     """Train on the `train` split of a dataset; a run folder with checkpoints is resumed.
 
-    With several ranks, `torch.distributed` must be initialised; gradients are summed, and rank 0 validates and writes.
+    With several ranks (an initialised `torch.distributed`), parameters are split over them (FSDP2), and the first
+    writes; all must see the run's folder.
 
     Args:
         data: folder or URI that `dataengine build` wrote.
         run: folder of the run.
         settings: on resume, only what does not change earlier steps may differ.
-        rank, world: of this process.
         console: where progress is shown; None: nowhere.
         on_step: called after every step; an exception from it ends the run (the last checkpoint stands).
+
+    Returns:
+        The result on the first rank, None on the others.
 
     Raises:
         TrainError: no sample to train on, settings that do not fit the run, or too many skipped steps in a row.
@@ -114,21 +119,22 @@ def train(
         StoreError: the dataset cannot be read.
     """
     started = time.monotonic()
+    ranks = Ranks.here()
     samples, held_out = PairDataset(Store.at(data), "train"), PairDataset(Store.at(data), "val")
     if not len(samples):
         raise TrainError(
             f"{data}: no sample in the train split ({len(held_out)} in val). Build from more videos, "
             "or with a smaller decide.pairs.val_share"
         )
-    trainer = Trainer(samples, held_out, run, settings, rank=rank, world=world)
-    if rank == 0:
-        (run / DATA_FILE).write_text(Store.at(data).uri, encoding="utf-8")
-    with _progress(console if rank == 0 else None, settings.steps, trainer.step) as show:
-        for metrics in trainer.steps():
-            show(metrics, trainer.last_validation)
-            if on_step is not None:
-                on_step(metrics)
-    return trainer.result(time.monotonic() - started)
+    with closing(Trainer(samples, held_out, run, settings, ranks)) as trainer:
+        if ranks.first:
+            (run / DATA_FILE).write_text(Store.at(data).uri, encoding="utf-8")
+        with _progress(console if ranks.first else None, settings.steps, trainer.step) as show:
+            for metrics in trainer.steps():
+                show(metrics, trainer.last_validation)
+                if on_step is not None:
+                    on_step(metrics)
+    return result(run, time.monotonic() - started) if ranks.first else None
 
 
 class Trainer:
@@ -136,32 +142,48 @@ class Trainer:
 
     def __init__(
         self,
-        samples: Samples,
-        held_out: Samples,
+        samples: PairDataset,
+        held_out: PairDataset,
         run: Path,
         settings: TrainSettings,
-        *,
-        rank: int = 0,
-        world: int = 1,
+        ranks: Ranks = ALONE,
     ) -> None:
-        if world > 1 and not dist.is_initialized():
-            raise TrainError("training on several ranks needs torch.distributed.init_process_group first")
-        self.run, self.settings, self._rank, self._world = run, settings, rank, world
+        self.run, self.settings, self._ranks = run, settings, ranks
+        self.per_step = settings.batch * settings.accumulate * ranks.world
+        try:
+            self._order = Curriculum(Traits.of(samples.index), settings.data, self.per_step, settings.seed)
+        except OrderError as error:
+            raise TrainError(str(error)) from error
+        self._samples = samples
         self._device = best_device()
         if self._device.type == "cpu":
             torch.set_num_threads(settings.cpu_threads)
         text = open_text(settings.text, self._device)
-        self._encoder = BatchEncoder(open_codec(settings.codec, self._device), text)
+        codec = open_codec(settings.codec, self._device)
+        self._encoder = BatchEncoder(codec, text)
+        # Several ranks: each block goes to the GPU when it is split, so that no GPU need hold the whole model.
         config = model_config(settings.model, text.dim, settings.text.max_tokens)
-        self.model = new_model(settings.model, config, settings.seed, self._device)
-        self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self.optimizer = _optimizer(self.model, settings.optimizer)
-        self._samples = samples
+        self.model = new_model(settings.model, config, settings.seed, self._device if ranks.world == 1 else "cpu")
+        self._base = digest(self.model) if settings.lora.rank else None
+        if settings.lora.rank:
+            add_adapters(self.model, settings.lora, seed_of(settings.seed, "adapters"))
+        shard(self.model, self.model.blocks, ranks, bf16=settings.precision == "bf16")
+        self.parameters = trained_parameters(self.model)
+        self.average = Average(self.parameters, settings.optimizer.ema_decay)
+        self.optimizer = make_optimizer(self.parameters, settings.optimizer)
         self.step = self._resume()
-        self._refused: dict[str, str] = {}
-        self._log = MetricsLog(run, self.step) if rank == 0 else None
-        self._validator = Validator(samples, held_out, self._encoder, settings) if rank == 0 else None
+        self._refused: set[str] = set()
+        self._ranges = torch.tensor(noise_ranges(settings.noise), dtype=torch.float32, device=self._device)
+        self._writer = checkpoint.Writer(run / CHECKPOINTS, settings.checkpoint.keep)
+        self._log = MetricsLog(run, self.step, settings.tracking.wandb_project) if ranks.first else None
+        self._validator = Validator(samples, held_out, self._encoder, settings)
         self.last_validation: tuple[ValidationMetrics, ...] = ()
+        self._previewer = None
+        if settings.validation.sample_every_steps:
+            # Held-out pairs where there are any.
+            self._previewer = Previewer(held_out if len(held_out) else samples, self._encoder, codec, text, settings)
+        if settings.data.flip_share:
+            _warn_of_sides(samples)
 
     def steps(self) -> Iterator[StepMetrics]:
         """Take the steps that are left, one at an iteration; validate and save when due."""
@@ -170,16 +192,16 @@ class Trainer:
         skipped_in_a_row = 0
         stream = ExampleStream(
             self._samples,
+            self._order,
             self.settings.data,
             self.settings.seed,
-            start=self.step * self.settings.batch,
-            rank=self._rank,
-            world=self._world,
+            start=self.step * self.per_step // self._ranks.world,
+            rank=self._ranks.rank,
+            world=self._ranks.world,
         )
         examples = iter(stream.loader(self.settings.data.workers))
         while self.step < self.settings.steps:
-            started = time.monotonic()
-            metrics = self._step(list(islice(examples, self.settings.batch)), started)
+            metrics = self._step(examples)
             skipped_in_a_row = skipped_in_a_row + 1 if metrics.skipped else 0
             if self._log is not None:
                 self._log.add(metrics)
@@ -191,44 +213,39 @@ class Trainer:
                 )
             self._after_step()
             yield metrics
+        self._writer.wait()
 
-    def result(self, seconds: float) -> TrainResult:
-        """Sum the run up and draw its loss curve. Call it on rank 0 after the last step."""
+    def close(self) -> None:
+        """Finish writing what was begun."""
+        self._writer.close()
         if self._log is not None:
             self._log.close()
-        curve = self.run / "loss.png"
-        draw_loss_curve(self.run, curve)
-        steps, validations = read_metrics(self.run)
-        first = {event.clips: event.loss for event in reversed(validations)}
-        last = {event.clips: event.loss for event in validations}
-        return TrainResult(
-            run=self.run,
-            steps=self.step,
-            seconds=seconds,
-            step_seconds=sorted(event.seconds for event in steps)[len(steps) // 2],
-            before=first,
-            after=last,
-            checkpoint=checkpoint.found(self.run / CHECKPOINTS)[0],
-            curve=curve,
-            skipped=sum(event.skipped for event in steps),
-            refused=dict(self._refused),
-        )
 
     # --- One step ----------------------------------------------------------------------------------------------------
 
-    def _step(self, examples: Sequence[Example | Refused], started: float) -> StepMetrics:
-        batch, refused = self._encoder.encode(examples)
-        self._note_refused(refused)
-        lr = learning_rate(self.step, self.settings.steps, self.settings.optimizer)
-        loss, norm, count = self._gradients(batch)
+    def _step(self, examples: Iterator[Example | Refused]) -> StepMetrics:
+        started, waited = time.monotonic(), 0.0
+        noise_levels = draw_timesteps(self.per_step, self.settings.noise, self.settings.seed, self.step, self._device)
+        sums = torch.zeros(2, len(self._ranges) + 1, device=self._device)  # of losses and examples, by range of t
+        keys: list[str] = []
+        for _ in range(self.settings.accumulate):
+            asked = time.monotonic()
+            taken = list(islice(examples, self.settings.batch))
+            waited += time.monotonic() - asked
+            batch, refused = self._encoder.encode(taken)
+            self._note_refused(refused)
+            keys += batch.keys
+            self._add_gradients(batch, noise_levels, sums)
+        loss, norm, count = self._gradients(sums)
         finite = count > 0 and math.isfinite(loss) and math.isfinite(norm)
+        lr = learning_rate(self.step, self.settings.steps, self.settings.optimizer)
         if finite:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             self.optimizer.step()
-            update_average(self.ema, self.model, self.settings.optimizer.ema_decay, self.step)
+            self.average.update(self.step)
         else:
-            self._note_skipped(batch, loss, norm)
+            self._note_skipped(keys, loss, norm)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return StepMetrics(
@@ -239,57 +256,80 @@ class Trainer:
             examples=count,
             skipped=not finite,
             seconds=round(time.monotonic() - started, 4),
+            waited=round(waited, 4),
+            by_noise=self._by_noise(sums) if finite else {},
         )
 
-    def _gradients(self, batch: Batch) -> tuple[float, float, int]:
+    def _add_gradients(self, batch: Batch, noise_levels: Tensor, sums: Tensor) -> None:
+        """Backward through the summed losses of a batch."""
+        if not len(batch):
+            if self._ranks.world > 1:
+                self._take_part()
+            return
+        timesteps = noise_levels[[position % self.per_step for position in batch.positions]]
+        noises = [
+            draw_noise(latent, self.settings.seed, position)
+            for latent, position in zip(batch.latents, batch.positions, strict=True)
+        ]
+        with self._precision():
+            losses = batch_losses(self.model, batch, noises, timesteps)
+        losses.sum().backward()
+        ranges = torch.bucketize(timesteps, self._ranges)
+        sums.index_add_(1, ranges, torch.stack([losses.detach(), torch.ones_like(losses)]))
+
+    def _take_part(self) -> None:
+        """A rank without an example still computes: the others wait for its part of the weights and gradients."""
+        blank = SampleStructure(1, (1, 1), (), 0)
+        config = self.model.config
+        latent = torch.zeros(config.in_channels, 1, config.patch[1], config.patch[2], device=self._device)
+        context = torch.zeros(1, config.text_dim, device=self._device)
+        timesteps = torch.zeros(1, dtype=torch.long, device=self._device)
+        with self._precision():
+            (found,) = self.model([latent], [None], [context], timesteps, self.model.layout([blank], self._device))
+        (found.sum() * 0).backward()
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+
+    def _gradients(self, sums: Tensor) -> tuple[float, float, int]:
         """Loss, gradient norm before clipping, and number of examples, each over all ranks; leaves clipped gradients.
 
         The loss is the mean over the examples of all ranks, whichever of them had how many.
         """
-        per_step = self.settings.batch * self._world
-        noise_levels = draw_timesteps(per_step, self.settings.noise, self.settings.seed, self.step, self._device)
-        count = torch.tensor(float(len(batch)), device=self._device)
-        total = torch.zeros((), device=self._device)
-        if len(batch):
-            slots = [position % per_step for position in batch.positions]
-            noises = [
-                draw_noise(latent, self.settings.seed, position)
-                for latent, position in zip(batch.latents, batch.positions, strict=True)
-            ]
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-                losses = batch_losses(self.model, batch, noises, noise_levels[slots])
-            losses.sum().backward()
-            total = losses.detach().sum()
-        if self._world > 1:
-            dist.all_reduce(count)
-            dist.all_reduce(total)
-            for parameter in self.model.parameters():
-                if parameter.grad is None:  # a rank without an example still takes part in the sum
-                    parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(parameter.grad)
+        total, count = summed(sums, self._ranks).sum(dim=1).tolist()
         if not count:
             return math.nan, math.nan, 0
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        torch._foreach_div_(gradients, count.item())
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.optimizer.clip_norm)
-        return (total / count).item(), norm.item(), int(count)
+        trained = list(self.parameters.values())
+        gradients = [local(parameter.grad) for parameter in trained if parameter.grad is not None]
+        torch._foreach_div_(gradients, count / self._ranks.world)  # FSDP has taken the mean over ranks
+        norm = whole(torch.nn.utils.clip_grad_norm_(trained, self.settings.optimizer.clip_norm))
+        return total / count, norm.item(), int(count)
+
+    def _by_noise(self, sums: Tensor) -> dict[str, float]:
+        edges = [0, *self._ranges.tolist(), 1000]
+        totals, counts = sums.tolist()
+        return {f"{edges[k]:.0f}-{edges[k + 1]:.0f}": totals[k] / counts[k] for k in range(len(totals)) if counts[k]}
 
     def _note_refused(self, refused: Iterable[Refused]) -> None:
         for sample in refused:
             if sample.key not in self._refused:
+                self._refused.add(sample.key)
                 log.warning("sample %s is left out: %s", sample.key, sample.reason)
-            self._refused[sample.key] = sample.reason
+                self._note(REFUSED_FILE, {"key": sample.key, "reason": sample.reason})
 
-    def _note_skipped(self, batch: Batch, loss: float, norm: float) -> None:
-        log.warning("step %d is skipped: loss %s, gradient norm %s, samples %s", self.step + 1, loss, norm, batch.keys)
+    def _note_skipped(self, keys: Sequence[str], loss: float, norm: float) -> None:
+        log.warning("step %d is skipped: loss %s, gradient norm %s, samples %s", self.step + 1, loss, norm, keys)
         line = {
             "step": self.step + 1,
-            "rank": self._rank,
-            "keys": batch.keys,
+            "rank": self._ranks.rank,
+            "keys": keys,
             "loss": str(loss),
             "grad_norm": str(norm),
         }
-        with (self.run / SKIPPED_FILE).open("a", encoding="utf-8") as stream:
+        self._note(SKIPPED_FILE, line)
+
+    def _note(self, file: str, line: dict[str, Any]) -> None:
+        with (self.run / file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
     # --- Between steps -----------------------------------------------------------------------------------------------
@@ -298,70 +338,86 @@ class Trainer:
         last = self.step == self.settings.steps
         if last or self.step % self.settings.validation.every_steps == 0:
             self._validate()
-        if self._rank == 0 and (last or self.step % self.settings.checkpoint.every_steps == 0):
-            folder = self.run / CHECKPOINTS
-            checkpoint.save(folder, self._progress(), self.model, self.ema, self.optimizer)
-            checkpoint.rotate(folder, self.settings.checkpoint.keep)
+        if self._previewer is not None and (last or self.step % self.settings.validation.sample_every_steps == 0):
+            self._preview(self._previewer)
+        if last or self.step % self.settings.checkpoint.every_steps == 0:
+            tensors = checkpoint.snapshot(self.parameters, self.average, self.optimizer, self._ranks)
+            if self._ranks.first:
+                self._writer.save(self._progress(), tensors)
 
     def _validate(self) -> None:
-        if self._validator is None or self._log is None:
+        """On all ranks: a split model computes with all of them or not at all."""
+        with self.average.in_place():
+            self.last_validation = self._validator(self.model, self.step)
+        if self._log is not None:
+            for event in self.last_validation:
+                self._log.add(event)
+
+    def _preview(self, previewer: Previewer) -> None:
+        """On all ranks, as validation."""
+        with self.average.in_place():
+            sheets = previewer(self.model)
+        if self._log is None:
             return
-        self.last_validation = self._validator(self.ema, self.step)
-        for event in self.last_validation:
-            self._log.add(event)
+        for key, sheet in sheets:
+            save_sheet(sheet, self.run / PREVIEWS / f"step-{self.step:08d}" / f"{key}.png")
+            self._log.add_image(f"sample/{key}", sheet, self.step)
 
     def _progress(self) -> checkpoint.Progress:
-        examples = self.step * self.settings.batch * self._world
-        return checkpoint.Progress(self.step, examples, self.settings.model_dump(mode="json"))
+        settings = self.settings.model_dump(mode="json")
+        return checkpoint.Progress(self.step, self.step * self.per_step, settings, self._base)
 
     def _resume(self) -> int:
-        """The step to go on from. Rank 0 leaves the settings in the run's folder."""
+        """The step to go on from. The first rank leaves the settings in the run's folder."""
         self.run.mkdir(parents=True, exist_ok=True)
-        progress = checkpoint.restore(self.run / CHECKPOINTS, self.model, self.ema, self.optimizer)
-        if progress is not None:
-            changed = sorted(_differences(progress.settings, self.settings.model_dump(mode="json")))
-            if changed:
-                raise TrainError(
-                    f"{self.run}: its checkpoint was trained with other settings: {'; '.join(changed)}. Train into "
-                    "another run folder, or with the settings it has"
-                )
-            if progress.examples != progress.step * self.settings.batch * self._world:
-                raise TrainError(
-                    f"{self.run}: its checkpoint was trained on another number of ranks than {self._world}"
-                )
+        newest = checkpoint.newest(self.run / CHECKPOINTS, self._ranks)
+        progress = None if newest is None else checkpoint.read_progress(newest)
+        if newest is not None and progress is not None:
+            self._check_resumable(progress)
+            checkpoint.restore(newest, self.parameters, self.average, self.optimizer)
             log.info("resuming %s after step %d", self.run, progress.step)
-        if self._rank == 0:
+        if self._ranks.first:
             text = json.dumps(self.settings.model_dump(mode="json"), indent=1)
             (self.run / SETTINGS_FILE).write_text(text, encoding="utf-8")
         return 0 if progress is None else progress.step
 
-
-# --- What a step is made of -------------------------------------------------------------------------------------------
-
-
-def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
-    """The rate of step `step` (from 0): linear warm-up, then constant or a cosine down to a tenth."""
-    if step < settings.warmup_steps:
-        return settings.lr * (step + 1) / settings.warmup_steps
-    if settings.schedule == "constant":
-        return settings.lr
-    done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
-    return settings.lr * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
-
-
-@torch.no_grad()
-def update_average(ema: DiT, model: DiT, decay: float, step: int) -> None:
-    """Move the average towards the weights. Early steps count for more, or the start would linger."""
-    decay = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
+    def _check_resumable(self, progress: checkpoint.Progress) -> None:
+        changed = sorted(_differences(progress.settings, self.settings.model_dump(mode="json")))
+        if changed:
+            raise TrainError(
+                f"{self.run}: its checkpoint was trained with other settings: {'; '.join(changed)}. Train into "
+                "another run folder, or with the settings it has"
+            )
+        if progress.examples != progress.step * self.per_step:
+            raise TrainError(
+                f"{self.run}: its checkpoint was trained on {progress.examples // progress.step} samples a step, now "
+                f"they would be {self.per_step}. Choose batch × accumulate × ranks to be the same"
+            )
+        if progress.base != self._base:
+            raise TrainError(
+                f"{self.run}: its adapters were trained on other weights than model.init={self.settings.model.init}"
+            )
 
 
-def _optimizer(model: DiT, settings: OptimizerSettings) -> torch.optim.AdamW:
-    decayed = [p for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith("modulation")]
-    kept = {id(p) for p in decayed}
-    rest = [p for p in model.parameters() if id(p) not in kept]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)
+def result(run: Path, seconds: float) -> TrainResult:
+    """Sum a finished run up, by what its folder holds, and draw its loss curve."""
+    curve = run / "loss.png"
+    draw_loss_curve(run, curve)
+    steps, validations = read_metrics(run)
+    refused = run / REFUSED_FILE
+    lines = refused.read_text(encoding="utf-8").splitlines() if refused.is_file() else []
+    return TrainResult(
+        run=run,
+        steps=steps[-1].step,
+        seconds=seconds,
+        step_seconds=sorted(event.seconds for event in steps)[len(steps) // 2],
+        before={event.clips: event.loss for event in reversed(validations)},
+        after={event.clips: event.loss for event in validations},
+        checkpoint=checkpoint.found(run / CHECKPOINTS)[0],
+        curve=curve,
+        skipped=sum(event.skipped for event in steps),
+        refused={entry["key"]: entry["reason"] for entry in map(json.loads, lines)},
+    )
 
 
 # --- Around the loop --------------------------------------------------------------------------------------------------
@@ -401,6 +457,14 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
             yield from _differences(old[key], new[key], name + ".")
         else:
             yield f"{name} was {old.get(key)!r}, now {new.get(key)!r}"
+
+
+def _warn_of_sides(samples: PairDataset) -> None:
+    captions = samples.index.table["caption"].to_pylist()
+    log.warning(
+        "data.flip_share mirrors samples, and writing in them; %d of %d captions say left or right, and their samples "
+        "are never mirrored", sum(map(names_sides, captions)), len(captions),
+    )  # fmt: skip
 
 
 @contextmanager

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 class Validator:
     """The loss under fixed noise at fixed levels, of held-out clips and of training clips; no randomness is left in it.
 
-    Examples are plain: no augmentation, no dropout. A sample that cannot be used is left out, with a warning.
+    With several ranks each measures the same: a split model computes with all of them. Examples are plain: no
+    augmentation, no dropout. A sample that cannot be used is left out, with a warning.
     """
 
     def __init__(self, learned: Samples, held_out: Samples, encoder: BatchEncoder, settings: TrainSettings) -> None:

@@ -32,6 +32,8 @@ SCHEMA = pa.schema(
         ("source_id", pa.string()),
         ("caption", pa.string()),
         ("seconds", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
         ("face_px", pa.float64()),
         ("face_score", pa.float64()),
         ("mask_score", pa.float64()),
@@ -64,6 +66,8 @@ class IndexRow(Record):
     source_id: str
     caption: str
     seconds: float
+    width: int
+    height: int
     face_px: float
     face_score: float
     mask_score: float | None
@@ -85,6 +89,8 @@ class IndexRow(Record):
             source_id=pair.clip.source_id,
             caption=pair.caption,
             seconds=pair.frames / pair.fps,
+            width=pair.width,
+            height=pair.height,
             face_px=min(min(face.box.width, face.box.height) for face in faces),
             face_score=min(face.score for face in faces),
             mask_score=min((r.score for r in pair.references if r.mask_member is not None), default=None),

@@ -17,18 +17,20 @@ from dataengine.lumosx.data import (
     Example,
     ExampleMaker,
     ExampleStream,
-    Order,
     Refused,
     SampleError,
     bind,
     generator,
+    names_sides,
     read_window,
 )
+from dataengine.lumosx.order import Place, Size, Walk, sizes
 from dataengine.lumosx.settings import AugmentSettings, DataSettings
 from dataengine.lumosx.structure import Kind
 from dataengine.lumosx.text import MiniLmEncoder
 from dataengine.shards.reader import PairDataset, Sample
 from dataengine.store import Store
+from object_store import BUCKET, environment, s3_server
 
 SETTINGS = DataSettings(
     height=48, width=80, frames=5, body_share=0, text_dropout=0, augment=AugmentSettings(enabled=True)
@@ -45,24 +47,27 @@ def encoder() -> BatchEncoder:
     return BatchEncoder(DctCodec(), MiniLmEncoder(64))
 
 
+class Plain:
+    """Epoch after epoch, one size."""
+
+    def __init__(self, count: int, size: Size) -> None:
+        self._walk, self._size = Walk(count, (7,)), size
+
+    def place(self, position: int) -> Place:
+        return Place(*self._walk.at(position), self._size)
+
+
+def stream(samples: Any, settings: DataSettings = SETTINGS, **place: int) -> ExampleStream:
+    return ExampleStream(samples, Plain(len(samples), sizes(settings)[0]), settings, seed=7, **place)
+
+
 def take(samples: Any, count: int, settings: DataSettings = SETTINGS, **place: int) -> list[Example]:
-    found = list(islice(ExampleStream(samples, settings, seed=7, **place), count))
+    found = list(islice(stream(samples, settings, **place), count))
     assert all(isinstance(example, Example) for example in found), found
     return found  # type: ignore[return-value]
 
 
 # --- Order ------------------------------------------------------------------------------------------------------------
-
-
-def test_every_epoch_has_every_sample_once_in_another_order() -> None:
-    order = Order(100, seed=3)
-    epochs = [[order.index(position) for position in range(start, start + 100)] for start in (0, 100, 200)]
-    assert all(sorted(epoch) == list(range(100)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert epochs[1] == [Order(100, seed=3).index(position) for position in range(100, 200)], "asked for out of order"
-    assert epochs[0] != [Order(100, seed=4).index(position) for position in range(100)]
-    with pytest.raises(SampleError, match="no samples"):
-        Order(0, seed=3)
 
 
 def test_ranks_share_the_order_without_loss_or_duplication(samples: PairDataset) -> None:
@@ -83,8 +88,7 @@ def test_a_stream_goes_on_where_another_stopped(samples: PairDataset) -> None:
 
 def test_loader_processes_do_not_change_the_stream(samples: PairDataset) -> None:
     expected = take(samples, 7, start=3)
-    stream = ExampleStream(samples, SETTINGS, seed=7, start=3)
-    found = list(islice(stream.loader(workers=2), 7))
+    found = list(islice(stream(samples, start=3).loader(workers=2), 7))
     assert [example.position for example in found] == [example.position for example in expected]
     for left, right in zip(found, expected, strict=True):
         assert isinstance(left, Example)
@@ -99,8 +103,8 @@ def test_window_is_resampled_by_time(make_sample: Any) -> None:
     """A 24 fps clip read at 6 fps: every fourth frame, found by the swaying people."""
     _, members = make_sample(0, ("red",), seconds=2.0)
     mp4 = dict(members)["mp4"]
-    every = read_window(mp4, DataSettings(height=96, width=160, frames=45, fps=24), None).astype(int)
-    sparse = read_window(mp4, DataSettings(height=96, width=160, frames=9, fps=6), None).astype(int)
+    every = read_window(mp4, Size(96, 160, 45), 24, None).astype(int)
+    sparse = read_window(mp4, Size(96, 160, 9), 6, None).astype(int)
     # Windows of 44/24 s and 8/6 s, both in the middle of 2 s: they start 1/12 s and 1/3 s into the clip.
     for k in range(9):
         distances = np.abs(every - sparse[k]).mean(axis=(1, 2, 3))
@@ -110,9 +114,9 @@ def test_window_is_resampled_by_time(make_sample: Any) -> None:
 def test_window_holds_the_last_frame_but_not_longer(make_sample: Any) -> None:
     _, members = make_sample(0, ("red",), seconds=1.0)
     mp4 = dict(members)["mp4"]
-    assert read_window(mp4, DataSettings(frames=17), None).shape == (17, 96, 160, 3)
+    assert read_window(mp4, Size(96, 160, 17), 16, None).shape == (17, 96, 160, 3)
     with pytest.raises(SampleError, match=r"1\.00 s, and 21 frames at 16 fps need 1\.25 s"):
-        read_window(mp4, DataSettings(frames=21), None)
+        read_window(mp4, Size(96, 160, 21), 16, None)
 
 
 def test_random_windows_differ_by_epoch_only(samples: PairDataset) -> None:
@@ -143,6 +147,56 @@ def test_cache_changes_nothing_but_the_work(samples: PairDataset) -> None:
     plain = take(Counted(), 15, SETTINGS.model_copy(update={"cache_mb": 0}))
     assert len(reads) == 15
     assert all(torch.equal(a.references, b.references) for a, b in zip(kept, plain, strict=True))
+
+
+def test_a_sample_is_mirrored_whole(samples: PairDataset) -> None:
+    plain = SETTINGS.model_copy(update={"augment": AugmentSettings(enabled=False)})
+    as_it_is = ExampleMaker(samples, plain, seed=1).make(0, 0, 0)
+    mirrored = ExampleMaker(samples, plain.model_copy(update={"flip_share": 1.0}), seed=1).make(0, 0, 0)
+    assert isinstance(as_it_is, Example)
+    assert isinstance(mirrored, Example)
+    assert torch.equal(mirrored.video, as_it_is.video.flip(2))
+    # Letterboxing an odd remainder may shift by a pixel: the pixels are the same, mirrored, in most columns.
+    same = (mirrored.references.int() - as_it_is.references.flip(2).int()).abs().float().mean()
+    assert same < 3 < (mirrored.video.int() - as_it_is.video.int()).abs().float().mean()
+
+
+def test_what_names_sides_is_not_mirrored(make_sample: Any) -> None:
+    assert names_sides("The man on the LEFT waves.")
+    assert names_sides("a right-handed woman")
+    assert names_sides("turning counter-clockwise")
+    assert not names_sides("She leaves in a bright, leftover coat.")
+    pair, members = make_sample(0)
+    sided = pair.model_copy(update={"caption": pair.caption + " The man turns left."})
+    settings = SETTINGS.model_copy(update={"flip_share": 1.0})
+    made = [ExampleMaker([Sample(p, dict(members))], settings, seed=1).make(0, 0, 0) for p in (pair, sided)]
+    videos = [example.video for example in made if isinstance(example, Example)]
+    assert torch.equal(videos[0], videos[1].flip(2))
+
+
+def test_sizes_are_those_of_the_place(samples: PairDataset) -> None:
+    maker = ExampleMaker(samples, SETTINGS, seed=1)
+    example = maker.make(0, 0, 0, Size(64, 48, 9))
+    assert isinstance(example, Example)
+    assert example.video.shape == (9, 64, 48, 3)
+    assert example.references.shape[1:] == (64, 48, 3)
+
+
+def test_an_object_store_gives_the_same_examples(
+    dataset: Path, samples: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server(tmp_path / "log") as port:
+        for name, value in environment(port).items():
+            monkeypatch.setenv(name, value)
+        remote = Store.at(f"s3://{BUCKET}/dataset")
+        for file in sorted(path for path in dataset.rglob("*") if path.is_file()):
+            with remote.open_output(file.relative_to(dataset).as_posix()) as stream:
+                stream.write(file.read_bytes())
+        found = take(PairDataset(remote, "train"), 6)
+    for left, right in zip(found, take(samples, 6), strict=True):
+        assert left.key == right.key
+        assert torch.equal(left.video, right.video)
+        assert torch.equal(left.references, right.references)
 
 
 # --- References -------------------------------------------------------------------------------------------------------

@@ -2,54 +2,51 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import math
-import socket
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_runs import TINY, settings, train
 from torch import Tensor
 
-from dataengine.config import CONF, load
+from dataengine.config import CONF, ConfigError
 from dataengine.lumosx import checkpoint
 from dataengine.lumosx.codec import DctCodec
 from dataengine.lumosx.losses import draw_noise
 from dataengine.lumosx.metrics import HELD_OUT, LEARNED, StepMetrics, read_metrics
+from dataengine.lumosx.optimizer import learning_rate
 from dataengine.lumosx.settings import OptimizerSettings, TrainSettings
 from dataengine.lumosx.trainer import (
     CHECKPOINTS,
+    PREVIEWS,
     SKIPPED_FILE,
     Trainer,
     TrainError,
-    learning_rate,
     load_run_settings,
-    train,
 )
 from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
 
-TINY = (
-    "model.dim=32", "model.ffn_dim=64", "model.heads=2", "model.layers=1", "text.max_tokens=48",
-    "data.height=48", "data.width=80", "data.frames=5", "batch=2",
-    "validation.samples=3", "validation.every_steps=4", "validation.timesteps=[200,600]",
-    "checkpoint.every_steps=2", "optimizer.warmup_steps=2",
-)  # fmt: skip
-
 
 class Killed(BaseException):
     """Stands for a signal: nothing in the trainer may catch it."""
-
-
-def settings(*overrides: str) -> TrainSettings:
-    return load(TrainSettings, overrides=(*TINY, *overrides))
 
 
 def test_defaults_are_documented() -> None:
@@ -127,13 +124,16 @@ def test_checkpoints_are_rotated_and_a_damaged_one_is_passed_over(
     folder = tmp_path / CHECKPOINTS
     assert [path.name for path in checkpoint.found(folder)] == ["step-00000006", "step-00000004"]
     file = result.checkpoint / "optimizer.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
+    data = bytearray(file.read_bytes())
+    data[-100] ^= 1  # one bit of one number: the file is well-formed
+    file.write_bytes(data)
     redone: list[StepMetrics] = []
     with caplog.at_level(logging.WARNING):
         again = train(dataset, tmp_path, settings("steps=6"), on_step=redone.append)
-    assert "step-00000006 is damaged" in caplog.text
+    assert "step-00000006 is damaged (optimizer.safetensors changed since written)" in caplog.text
     assert [metrics.step for metrics in redone] == [5, 6]
     assert again.after == result.after
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000004", "step-00000006"]
     for path in checkpoint.found(folder):
         (path / "state.json").write_text("{")
     with pytest.raises(checkpoint.CheckpointError, match="no checkpoint can be read"):
@@ -153,6 +153,67 @@ def test_a_checkpoint_is_whole_or_absent(dataset: Path, tmp_path: Path, monkeypa
     with pytest.raises(OSError, match="No space left"):
         train(dataset, tmp_path, settings("steps=6"))
     assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step-00000002"]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer of step 2 waits for step 3 to be over; what it writes is still step 2."""
+    real, over = checkpoint.save_file, threading.Event()
+
+    def slow(tensors: dict[str, Tensor], path: Path) -> None:
+        if "00000002" in str(path):
+            assert over.wait(60), "step 3 waits for the checkpoint of step 2"
+        real(tensors, path)
+
+    def step_over(metrics: StepMetrics) -> None:
+        if metrics.step == 3:
+            over.set()
+
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    train(dataset, tmp_path / "whole", settings("steps=4", "optimizer.schedule=constant"), on_step=step_over)
+    train(dataset, tmp_path / "short", settings("steps=2", "optimizer.schedule=constant"))
+    left, right = (checkpoint.found(tmp_path / run / CHECKPOINTS)[-1] for run in ("whole", "short"))
+    for name in (checkpoint.MODEL, checkpoint.EMA, checkpoint.OPTIMIZER):
+        assert (left / name).read_bytes() == (right / name).read_bytes()
+
+
+# --- Killed for real --------------------------------------------------------------------------------------------------
+
+
+def start(data: Path, run: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    """`dataengine train` as a process of its own, in a group that can be killed with its loader processes."""
+    command = [sys.executable, "-m", "pipelines.cli", "train", "--data", str(data), "--run", str(run)]
+    return subprocess.Popen([*command, *TINY, *overrides], stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def test_kill_9_at_a_random_step_changes_nothing(dataset: Path, tmp_path: Path) -> None:
+    """Twice killed, each time with other loader processes, at steps that a clock decides: the same run, bit for bit."""
+    size = ("steps=60", "validation.every_steps=25", "data.augment.enabled=true", "data.window=random")
+    expected = train(dataset, tmp_path / "whole", settings(*size))
+    killed, random = tmp_path / "killed", Random(time.time_ns())
+    done = 0
+    for workers, checkpoints in ((0, 7), (2, 5)):
+        process = start(dataset, killed, *size, f"data.workers={workers}", f"checkpoint.every_steps={checkpoints}")
+        target = done + random.randint(8, 20)
+        while len(read_metrics(killed)[0]) < target:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        done = checkpoint.read_progress(checkpoint.found(killed / CHECKPOINTS)[0]).step
+        assert 0 < done < 60
+    process = start(dataset, killed, *size, "data.workers=1")
+    assert process.wait(timeout=200) == 0
+    steps, validations = read_metrics(tmp_path / "whole")
+    again, again_validations = read_metrics(killed)
+    assert [(m.step, m.loss, m.grad_norm, m.by_noise) for m in again] == [
+        (m.step, m.loss, m.grad_norm, m.by_noise) for m in steps
+    ]
+    assert again_validations == validations
+    for name in (checkpoint.MODEL, checkpoint.EMA, checkpoint.OPTIMIZER):
+        left = (expected.checkpoint / name).read_bytes()
+        assert left == (checkpoint.found(killed / CHECKPOINTS)[0] / name).read_bytes(), name
 
 
 class PoisonedCodec(DctCodec):
@@ -208,37 +269,40 @@ def test_nothing_to_train_on(make_dataset: Any, make_sample: Any, tmp_path: Path
         train(data, tmp_path / "run", settings())
 
 
-# --- Several ranks ----------------------------------------------------------------------------------------------------
+# --- Looking on -------------------------------------------------------------------------------------------------------
 
 
-def run_rank(rank: int, port: int, data: str, run: str) -> None:
-    """What each process of `test_two_ranks_train_as_one` does."""
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    samples, held_out = PairDataset(Store.at(data), "train"), PairDataset(Store.at(data), "val")
-    trainer = Trainer(samples, held_out, Path(run), settings("steps=4", "batch=1"), rank=rank, world=2)
-    losses = [metrics.loss for metrics in trainer.steps()]
-    Path(run, f"rank{rank}.json").write_text(json.dumps(losses))
-    dist.destroy_process_group()
+def test_previews_are_drawn_and_leave_training_alone(dataset: Path, tmp_path: Path) -> None:
+    shown = ("validation.sample_every_steps=2", "validation.sample_clips=2", "sampling.steps=3")
+    train(dataset, tmp_path / "plain", settings("steps=5"))
+    with_previews = train(dataset, tmp_path / "shown", settings("steps=5", *shown))
+    without, steps = (read_metrics(tmp_path / run)[0] for run in ("plain", "shown"))
+    assert [(m.loss, m.grad_norm) for m in steps] == [(m.loss, m.grad_norm) for m in without]
+    sheets = sorted((tmp_path / "shown" / PREVIEWS).rglob("*.png"))
+    assert [sheet.parent.name for sheet in sheets] == [f"step-0000000{step}" for step in (2, 2, 4, 4, 5, 5)]
+    assert {sheet.stem for sheet in sheets} == {"clip_0005", "clip_0006"}, "the held-out pairs"
+    pixels = [np.asarray(Image.open(sheet)) for sheet in sheets if sheet.stem == "clip_0006"]
+    assert pixels[0].shape == (3 * (48 + 4) + 4, 5 * (80 + 4) + 4, 3)
+    assert not np.array_equal(pixels[0][56:104], pixels[-1][56:104]), "the generated row follows the weights"
+    assert np.array_equal(pixels[0][:56], pixels[-1][:56]), "the references stay"
+    events = EventAccumulator(str(with_previews.run / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert events.Tags()["images"] == ["sample/clip_0005", "sample/clip_0006"]
+    assert {"train/loss", "train/waited"} <= set(events.Tags()["scalars"])
 
 
-def test_two_ranks_train_as_one(dataset: Path, tmp_path: Path) -> None:
-    """Two ranks with one example each take the steps that one rank takes with two: same examples, noise, loss."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    two = tmp_path / "two"
-    commands = [[sys.executable, __file__, str(rank), str(port), str(dataset), str(two)] for rank in range(2)]
-    ranks = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
-    result = train(dataset, tmp_path / "one", settings("steps=4", "batch=2"))
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=240)
-        assert rank.returncode == 0, errors
-    expected = [metrics.loss for metrics in read_metrics(tmp_path / "one")[0]]
-    for number in range(2):
-        assert json.loads((two / f"rank{number}.json").read_text()) == pytest.approx(expected, abs=1e-5)
-    left = load_file(result.checkpoint / "model.safetensors")
-    right = load_file(checkpoint.found(two / CHECKPOINTS)[0] / "model.safetensors")
-    assert all(torch.allclose(left[key], right[key], atol=1e-4) for key in left)
+def test_wandb_is_asked_for_by_name(dataset: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("wandb") is not None:
+        pytest.skip("wandb is installed here")
+    with pytest.raises(ConfigError, match="the wandb package is not installed"):
+        train(dataset, tmp_path, settings("steps=1", "tracking.wandb_project=lumosx"))
+
+
+def test_losses_by_noise_level_add_up(dataset: Path, tmp_path: Path) -> None:
+    """Four stratified draws of the uniform distribution: one example in each quarter."""
+    train(dataset, tmp_path, settings("steps=3", "batch=4", "noise.kind=uniform", "noise.shift=1"))
+    for metrics in read_metrics(tmp_path)[0]:
+        assert list(metrics.by_noise) == ["0-250", "250-500", "500-750", "750-1000"]
+        assert metrics.loss == pytest.approx(sum(metrics.by_noise.values()) / 4, rel=1e-5)
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------------
@@ -268,7 +332,3 @@ def test_decay_spares_norms_biases_and_modulation(dataset: Path, tmp_path: Path)
         matrix = name.endswith("weight") and "norm" not in name
         assert (id(parameter) in decayed) == matrix, name
         assert (id(parameter) in spared) != matrix, name
-
-
-if __name__ == "__main__":
-    run_rank(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

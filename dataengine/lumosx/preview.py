@@ -1,0 +1,94 @@
+"""Clips generated while training goes on: a sheet of references and frames for each of a few pairs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as PilImage
+from torch import Tensor
+
+from dataengine.lumosx.augment import Image
+from dataengine.lumosx.codec import Codec, to_frames
+from dataengine.lumosx.components import seed_of
+from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleMaker, SampleError, Samples
+from dataengine.lumosx.sampler import Schedule, guided, sample
+from dataengine.lumosx.settings import TrainSettings
+from dataengine.lumosx.text import TextEncoder
+from dataengine.lumosx.transformer import DiT
+from dataengine.video import VideoError
+
+log = logging.getLogger(__name__)
+
+_FRAMES = 5  # of the clip, shown
+_GAP = 4
+
+
+class Previewer:
+    """Generates the clips of a few pairs, always from the same noise. It draws from no shared random numbers.
+
+    With several ranks each generates the same: a split model computes with all of them.
+    """
+
+    def __init__(
+        self, samples: Samples, encoder: BatchEncoder, codec: Codec, text: TextEncoder, settings: TrainSettings
+    ) -> None:
+        self._codec, self._text, self._settings = codec, text, settings
+        maker = ExampleMaker(samples, settings.data.model_copy(update={"cache_mb": 0}), settings.seed)
+        self._pairs: list[tuple[Example, Batch]] = []
+        for index in range(min(len(samples), settings.validation.sample_clips)):
+            try:
+                example = maker.plain(index)
+            except (SampleError, VideoError) as error:
+                log.warning("preview %d is left out: %s", index, error)
+                continue
+            batch, refused = encoder.encode([example])
+            if refused:
+                log.warning("preview %s is left out: %s", example.key, refused[0].reason)
+            else:
+                self._pairs.append((example, batch))
+
+    def __call__(self, model: DiT) -> list[tuple[str, Image]]:
+        """(key, sheet) of each pair; a sheet is rgb uint8, references above, generated frames, true frames below."""
+        return [(example.key, draw_frames(example, self._generate(model, batch))) for example, batch in self._pairs]
+
+    @torch.no_grad()
+    def _generate(self, model: DiT, batch: Batch) -> Image:
+        settings, latent = self._settings.sampling, batch.latents[0]
+        branches = 1 if settings.guidance == 1 else 2
+        contexts = [*batch.contexts, self._text.encode([settings.negative_prompt])[0].context][:branches]
+        layout = model.layout(batch.structures * branches, latent.device)
+
+        def velocity(noisy: Tensor, timestep: int) -> Tensor:
+            timesteps = torch.full((branches,), timestep, device=noisy.device)
+            with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"):
+                found = model([noisy] * branches, batch.references * branches, contexts, timesteps, layout)
+            return found[0] if branches == 1 else guided(found[0], found[1], settings.guidance)
+
+        drawn = torch.Generator().manual_seed(seed_of(settings.seed, "sample", batch.keys[0]))
+        noise = torch.randn(latent.shape, generator=drawn).to(latent.device)
+        made = sample(velocity, noise, Schedule.flow(settings.steps, settings.shift))
+        return to_frames(self._codec.decode(made[None]))[0].cpu().numpy()
+
+
+def draw_frames(example: Example, generated: Image) -> Image:
+    """References, generated frames, true frames as rows of equal tiles, without words; rgb uint8."""
+    picked = np.linspace(0, len(generated) - 1, min(_FRAMES, len(generated))).round().astype(int)
+    rows = [list(example.references.numpy()), list(generated[picked]), list(example.video.numpy()[picked])]
+    height, width = generated.shape[1:3]
+    columns = max(map(len, rows))
+    size = (len(rows) * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3)
+    sheet = np.full(size, 244, dtype=np.uint8)
+    for y, row in enumerate(rows):
+        for x, tile in enumerate(row):
+            top, left = _GAP + y * (height + _GAP), _GAP + x * (width + _GAP)
+            sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
+def save_sheet(sheet: Image, file: Path) -> None:
+    """As a PNG, its folder made."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    PilImage.fromarray(sheet).save(file)
