@@ -41,7 +41,7 @@ def test_what_would_stop_a_run_is_found(dataset: Path, tmp_path: Path, monkeypat
 
 
 def test_missing_weights_are_found(dataset: Path, tmp_path: Path) -> None:
-    found = bad(dataset, tmp_path, "codec.name=wan", f"codec.model={tmp_path / 'nowhere'}")
+    found = bad(dataset, tmp_path, "codec.name=wan", "codec.model=nobody/nothing")
     assert "hf download" in found["codec and text encoder"]
 
 
