@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from dataengine.lumosx import checkpoint
-from dataengine.lumosx.components import model_config, new_model, open_text
+from dataengine.lumosx.adapters import digest
+from dataengine.lumosx.components import model_config
 from dataengine.lumosx.lora_formats import Lora, is_lora, merged
 from dataengine.lumosx.settings import TrainSettings
 from dataengine.lumosx.trainer import CHECKPOINTS, load_run_settings
-from dataengine.lumosx.transformer import DiTConfig
-from dataengine.lumosx.weights import load_weights
+from dataengine.lumosx.transformer import DiT, DiTConfig
+from dataengine.lumosx.weights import load_into, load_weights
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,38 +57,40 @@ def read_trained(run: Path, *, average: bool = True) -> Trained:
         WeightsError, FileNotFoundError: the base of the adapters does not fit or is not there.
     """
     settings = load_run_settings(run)
-    checkpoints = checkpoint.found(run / CHECKPOINTS)
-    if not checkpoints:
-        raise checkpoint.CheckpointError(f"{run} has no checkpoint; train first: dataengine train --run {run} …")
-    file = checkpoints[0] / ("ema.safetensors" if average else "model.safetensors")
-    try:
-        progress = checkpoint.read_progress(checkpoints[0])
-        tensors = load_file(file)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise checkpoint.CheckpointError(f"{file}: cannot be read: {error}") from error
-    lora = None
-    base: Mapping[str, Tensor] = tensors
-    if is_lora(tensors):
-        lora = Lora(tensors, _alpha(progress.settings))
-        base = _base(settings)
+    newest = _newest(run)
+    progress = checkpoint.read_progress(newest)
+    tensors: Mapping[str, Tensor] = load_file(newest / (checkpoint.EMA if average else checkpoint.MODEL))
+    lora = Lora(tensors, settings.lora.alpha) if is_lora(tensors) else None
+    base = tensors
+    if lora is not None and settings.model.init is not None:  # in float32, as it was trained on, whatever the file has
+        base = {key: tensor.float() for key, tensor in load_weights(settings.model.init).items()}
     text_dim = base["text_embedding.0.weight"].shape[1]
     config = model_config(settings.model, text_dim, settings.text.max_tokens)
-    weights = base if lora is None else merged(base, lora)
-    return Trained(run, progress.step, settings, config, base, weights, lora)
+    if lora is None:
+        return Trained(run, progress.step, settings, config, base, base, None)
+    _same_base(base, config, progress.base, run)
+    return Trained(run, progress.step, settings, config, base, merged(base, lora), lora)
 
 
-def _base(settings: TrainSettings) -> Mapping[str, Tensor]:
-    """The weights that a run began with, in float32, as they were trained on, whatever their file has."""
-    if settings.model.init is not None:
-        return {key: tensor.float() for key, tensor in load_weights(settings.model.init).items()}
-    config = model_config(settings.model, open_text(settings.text, "cpu").dim, settings.text.max_tokens)
-    return new_model(settings.model, config, settings.seed, "cpu").state_dict()
+def _newest(run: Path) -> Path:
+    """The newest checkpoint whose files are what was written. A run may go on meanwhile: nothing is moved."""
+    damaged = []
+    for path in checkpoint.found(run / CHECKPOINTS):
+        problem = checkpoint.damage(path)
+        if problem is None:
+            return path
+        log.warning("checkpoint %s is damaged (%s): taking the one before", path, problem)
+        damaged.append(f"{path.name}: {problem}")
+    if damaged:
+        raise checkpoint.CheckpointError(f"{run}: no checkpoint can be read. {'; '.join(damaged)}")
+    raise checkpoint.CheckpointError(f"{run} has no checkpoint; train first: dataengine train --run {run} …")
 
 
-def _alpha(settings: Mapping[str, Any]) -> float:
-    try:
-        return float(settings["lora"]["alpha"])
-    except (KeyError, TypeError, ValueError) as error:
+def _same_base(base: Mapping[str, Tensor], config: DiTConfig, expected: str | None, run: Path) -> None:
+    """Adapters on other weights than they were trained on compute something that nobody has looked at."""
+    model = DiT(config)
+    load_into(model, base)
+    if digest(model) != expected:
         raise checkpoint.CheckpointError(
-            f"the checkpoint has adapters, but no lora.alpha to scale them: {error}"
-        ) from error
+            f"{run}: model.init is not what its adapters were trained on; put the weights of that time back"
+        )

@@ -30,8 +30,9 @@ ASPECTS_PER_OCTAVE = 8
 different people meet in one pass. Whole frames are not: a video has one size, and their boxes are the reference's."""
 SAME_PERSON_IOU = 0.7
 """Boxes of people that overlap more are one person, found twice."""
-GPU_GIB = {"tiny": (0.7, 0.6), "base": (0.9, 0.8)}
-"""Weights in float32, and what an image of 800 x 1333 adds, by the size that the name of the weights tells."""
+GPU_GIB = {"tiny": (1.5, 1.4), "base": (1.8, 1.4)}
+"""By the size that the name of the weights tells: float32 weights, their bfloat16 copies and 0.5 for CUDA itself; and
+what an image of 800 x 1333 adds, counted over the live tensors of a float32 pass (autocast stays below)."""
 
 
 @dataclass(frozen=True, slots=True)

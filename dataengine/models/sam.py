@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from dataengine.models.sam_network import Network
 
 PUBLISHED = {"vit_h": "sam_vit_h_4b8939.pth", "vit_l": "sam_vit_l_0b3195.pth", "vit_b": "sam_vit_b_01ec64.pth"}
-GPU_GIB = {"vit_h": (1.3, 2.8), "vit_l": (0.7, 2.7), "vit_b": (0.3, 2.0)}
-"""Weights (encoder in bfloat16), and what each image in the encoder adds: three copies of a global block's attention
-between 64 x 64 patches. Taken as the largest where the name of the file tells no size."""
+GPU_GIB = {"vit_h": (1.8, 1.7), "vit_l": (1.2, 1.7), "vit_b": (0.8, 1.3)}
+"""In half precision: weights, decoder and 0.5 for CUDA itself; and what each image in the encoder adds, counted over
+the live tensors of a pass (most of it the attention between 64 x 64 patches). float32 takes twice as much. The largest
+where the name of the file tells no size."""
 
 
 class Sam:
@@ -38,7 +39,8 @@ class Sam:
         )
         size = next((size for size in PUBLISHED if size in name), "vit_h")
         weights, image = GPU_GIB[size]
-        self.needs = Needs((self._weights,), (), weights + settings.images * image if takes_gpu(settings) else 0.0)
+        gib = (weights + settings.images * image) * (2 if settings.dtype == "float32" else 1)
+        self.needs = Needs((self._weights,), (), gib if takes_gpu(settings) else 0.0)
         self._network: Network | None = None
 
     @property

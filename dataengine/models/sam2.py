@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     import torch
 
 FILES = ("config.json", "*processor_config.json", "*.safetensors")
-GPU_GIB = {"tiny": (0.2, 0.7), "small": (0.2, 0.8), "base-plus": (0.4, 1.0), "large": (0.9, 1.5)}
-"""Weights in float32, and what each image in the encoder adds. The largest where the name of the weights tells none."""
+GPU_GIB = {"tiny": (0.9, 0.3), "small": (0.9, 0.3), "base-plus": (1.2, 0.4), "large": (2.1, 0.4)}
+"""Float32 weights, their bfloat16 copies, decoder and 0.5 for CUDA itself; and what each image in the encoder adds,
+counted over the live tensors of a float32 pass. The largest where the name of the weights tells none."""
 
 
 class Sam2:

@@ -54,7 +54,7 @@ def test_the_papers_size() -> None:
 def test_parameters_are_counted_right() -> None:
     assert parameter_count(SHAPE) == sum(parameter.numel() for parameter in DiT(SHAPE).parameters())
     assert parameter_count(PRESETS["wan2.1-t2v-1.3b"]) == pytest.approx(1.419e9, rel=1e-3)
-    settings = TrainSettings(lora=LoraSettings(rank=4))
+    settings = TrainSettings(lora=LoraSettings(rank=4), model=ModelSettings(init="base.safetensors"))
     model = DiT(SHAPE)
     add_adapters(model, settings.lora, seed=0)
     assert trained_count(SHAPE, settings) == sum(p.numel() for p in trained_parameters(model).values())

@@ -19,9 +19,9 @@ from dataengine.lumosx.data import SampleError
 from dataengine.lumosx.export import RELEASED_FILE, Target, export
 from dataengine.lumosx.pipeline import RelationalPipeline, sample_request
 from dataengine.lumosx.request import read_request
-from dataengine.lumosx.settings import SamplingSettings, TrainSettings
+from dataengine.lumosx.settings import LoraSettings, SamplingSettings, TrainSettings
 from dataengine.lumosx.trained import read_trained
-from dataengine.lumosx.trainer import SETTINGS_FILE, train
+from dataengine.lumosx.trainer import SETTINGS_FILE, load_run_settings, train
 from dataengine.lumosx.weights import load_weights
 from dataengine.video import decode_clip
 from pipelines.cli import app
@@ -59,24 +59,20 @@ def request_folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def lora_run(run: Path, tmp_path: Path) -> Path:
-    """A run whose checkpoint holds adapters on the weights of `run`, as peft names them."""
-    export(read_trained(run), Target.RELEASED, tmp_path / "base")
-    folder = shutil.copytree(run, tmp_path / "lora")
-    settings = json.loads((folder / SETTINGS_FILE).read_text())
-    settings["model"]["init"] = str(tmp_path / "base" / RELEASED_FILE)
-    (folder / SETTINGS_FILE).write_text(json.dumps(settings))
-    (checkpoint,) = (folder / "checkpoints").glob("step-*")
-    adapters = {
-        "blocks.1.self_attn.q.lora_A.weight": torch.full((2, 32), 0.1),
-        "blocks.1.self_attn.q.lora_B.weight": torch.full((32, 2), 0.2),
-    }
-    save_file(adapters, checkpoint / "ema.safetensors")
-    state = json.loads((checkpoint / "state.json").read_text())
-    state["settings"]["lora"] = {"rank": 2, "alpha": 8.0}
-    (checkpoint / "state.json").write_text(json.dumps(state))
-    return folder
+@pytest.fixture(scope="module")
+def lora_run(run: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Adapters trained by peft on the weights of `run`, whose file has bfloat16 as published ones do."""
+    folder = tmp_path_factory.mktemp("lora")
+    base = export(read_trained(run), Target.RELEASED, folder / "base", dtype=torch.bfloat16).folder / RELEASED_FILE
+    settings = load_run_settings(run)
+    settings = settings.model_copy(
+        update={
+            "lora": LoraSettings(rank=2, alpha=8.0, targets=("self_attn.q", "ffn.2")),
+            "model": settings.model.model_copy(update={"init": str(base)}),
+        }
+    )
+    train(dataset, folder / "run", settings)
+    return folder / "run"
 
 
 def test_the_exported_folder_generates_what_the_run_does(run: Path, request_folder: Path, tmp_path: Path) -> None:
@@ -110,22 +106,34 @@ def test_last_weights_and_their_average(run: Path, tmp_path: Path) -> None:
 
 
 def test_adapters_are_merged_into_their_base(run: Path, lora_run: Path, tmp_path: Path) -> None:
-    plain, trained = read_trained(run), read_trained(lora_run)
+    trained = read_trained(lora_run)
+    assert trained.settings.model.init is not None
+    plain = {key: value.float() for key, value in load_weights(trained.settings.model.init).items()}
     assert trained.lora is not None and trained.lora.alpha == 8.0
-    key = "blocks.1.self_attn.q.weight"
-    torch.testing.assert_close(trained.weights[key], plain.weights[key] + 8.0 / 2 * (2 * 0.2 * 0.1))
-    assert all(torch.equal(value, plain.weights[k]) for k, value in trained.weights.items() if k != key)
-    made = export(trained, Target.LORA_COMFYUI, tmp_path / "out", verify=True)
+    assert trained.lora.layers == tuple(f"blocks.{i}.{layer}" for i in range(2) for layer in ("ffn.2", "self_attn.q"))
+    adapters = trained.lora.tensors
+    for key, value in trained.weights.items():
+        layer = key.removesuffix(".weight")
+        change = torch.zeros(())
+        if layer in trained.lora.layers and key.endswith("weight"):
+            change = 8.0 / 2 * adapters[f"{layer}.lora_B.weight"] @ adapters[f"{layer}.lora_A.weight"]
+            assert change.abs().max() > 0
+        torch.testing.assert_close(value, plain[key] + change)
+    for target in Target:
+        made = export(trained, target, tmp_path / target, verify=True)
+        assert made.checks and max(made.checks.values()) < 5e-5
     assert f"made for {trained.settings.model.init}" in made.notes
 
 
-def test_adapters_need_alpha_and_base(lora_run: Path) -> None:
-    (checkpoint,) = (lora_run / "checkpoints").glob("step-*")
-    state = json.loads((checkpoint / "state.json").read_text())
-    del state["settings"]["lora"]
-    (checkpoint / "state.json").write_text(json.dumps(state))
-    with pytest.raises(CheckpointError, match=r"no lora\.alpha"):
-        read_trained(lora_run)
+def test_adapters_need_the_base_they_were_trained_on(lora_run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(lora_run, tmp_path / "copy")
+    settings = json.loads((copy / SETTINGS_FILE).read_text())
+    state = load_file(settings["model"]["init"])
+    settings["model"]["init"] = str(tmp_path / "other.safetensors")
+    save_file(state | {"head.head.bias": state["head.head.bias"] + 1e-3}, tmp_path / "other.safetensors")
+    (copy / SETTINGS_FILE).write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="not what its adapters were trained on"):
+        read_trained(copy)
 
 
 def test_unreadable_runs_are_named(run: Path, tmp_path: Path) -> None:
@@ -133,8 +141,11 @@ def test_unreadable_runs_are_named(run: Path, tmp_path: Path) -> None:
         RelationalPipeline.open(tmp_path)
     copy = shutil.copytree(run, tmp_path / "copy")
     (checkpoint,) = (copy / "checkpoints").glob("step-*")
+    older = shutil.copytree(checkpoint, checkpoint.with_name("step-00000001"))
     (checkpoint / "ema.safetensors").write_bytes(b"no")
-    with pytest.raises(CheckpointError, match=r"ema\.safetensors: cannot be read"):
+    assert read_trained(copy).weights.keys() == read_trained(run).weights.keys(), "the one before"
+    (older / "ema.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be read.*ema\.safetensors changed"):
         read_trained(copy)
 
 

@@ -61,6 +61,14 @@ def test_order_and_words(tmp_path: Path) -> None:
     assert example.video.shape == (5, 32, 48, 3)
 
 
+def test_the_face_leads_its_group_wherever_its_word_stands() -> None:
+    """ "Her red hat suits the woman": the attribute is read first, and still comes after the face."""
+    image = np.zeros((4, 4, 3), dtype=np.uint8)
+    subject = SubjectRequest(Shown("woman", image), (Shown("red hat", image),))
+    example = Request("x", "her red hat suits the woman", (subject,)).to_example(SIZE)
+    assert [b.kind for b in example.bindings] == [Kind.FACE, Kind.ATTRIBUTE]
+
+
 def test_a_caption_alone(tmp_path: Path) -> None:
     example = read_request(write(tmp_path / "a", {})).to_example(SIZE)
     assert example.references.shape == (0, 32, 48, 3)

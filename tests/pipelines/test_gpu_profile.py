@@ -47,8 +47,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     }
     models = [f"stages.{network}.{what}" for network, place in places.items()
               for what in (f"weights={place}", "revision=main", "device=cpu")]  # fmt: skip
-    stages = ("frames", "quality", "faces", "caption", "ground", "segment", "background", "encode")
-    limits = ("gpus=0", "workers=1", "max_workers=null")
+    stages = ("probe", "shots", "frames", "quality", "faces", "caption", "ground", "segment", "background", "encode")
+    limits = ("gpus=0", "cpus=0.5", "workers=1", "max_workers=null")
     here = [f"stages.{stage}.resources.{limit}" for stage in stages for limit in limits]
     vllm = ("vllm.max_model_len=8192", "vllm.eager=true", "max_pixels=20000", "frames=2")
     return (
@@ -84,7 +84,7 @@ def test_every_stage_measures_the_clip_and_nothing_fails(out: Path) -> None:
         "ground": "grounding-dino",
         "segment": "sam",
         "background": "lama",
-        "encode": "rules",
+        "encode": "x264",
     }
     assert all(stage.done == 1 for stage in summary.stages)
 
