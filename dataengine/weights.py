@@ -97,7 +97,7 @@ class Needs:
     packages: tuple[str, ...] = ()
     """Modules that must be importable, beside those that the project always installs."""
     gpu_gib: float = 0.0
-    """Memory on a GPU at the configured batch, weights and activations; 0 on the CPU."""
+    """Memory on a GPU at the configured batch: weights, activations and CUDA itself; 0 on the CPU."""
 
     def __add__(self, other: Needs) -> Needs:
         return Needs(self.weights + other.weights, self.packages + other.packages, self.gpu_gib + other.gpu_gib)

@@ -25,8 +25,6 @@ from pipelines.stages import CLIP_STAGES, SOURCE_STAGES, make, steps
 
 EXTRAS = {"vllm": "vllm"}
 """Which extra of the project brings a package."""
-CONTEXT_GIB = 0.5
-"""What CUDA itself takes of a GPU for every process that uses it."""
 MERGED_PX = 28
 """Qwen2.5-VL makes one token of a square of this side."""
 
@@ -252,7 +250,7 @@ def _too_small(made: Sequence[Step], settings: BuildSettings, gpus: Sequence[Gpu
         held = pool[0].resources
         if not held.gpus:
             continue
-        gib = CONTEXT_GIB + sum(step.stage.needs.gpu_gib for step in pool)
+        gib = sum(step.stage.needs.gpu_gib for step in pool)
         for step in pool:
             qwen = networks(getattr(settings.stages, step.stage.name)).get("qwen")
             if isinstance(qwen, QwenSettings) and qwen.backend == "vllm":
@@ -263,7 +261,7 @@ def _too_small(made: Sequence[Step], settings: BuildSettings, gpus: Sequence[Gpu
                         f"{taken:.1f} GiB, the model needs {step.stage.needs.gpu_gib:.1f}: raise it, lower "
                         "vllm.max_model_len, or spread the model with vllm.tensor_parallel"
                     )
-                gib += max(0.0, taken - step.stage.needs.gpu_gib) - CONTEXT_GIB  # it takes its share, and no more
+                gib += max(0.0, taken - step.stage.needs.gpu_gib)  # it takes its share, and no more
         percent = min(100, round(held.gpus * 100))
         tenants += [Tenant("+".join(step.stage.name for step in pool), percent, gib)] * held.most_workers
     worst = heaviest(tenants)

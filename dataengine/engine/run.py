@@ -219,6 +219,9 @@ class _Actor:
     def __init__(
         self, pipeline: Pipeline, pool: Sequence[Step], measurements: Measurements, ledgers: Any, tally: Tally, run: str
     ) -> None:
+        if not pool[0].resources.gpus:
+            # Ray leaves them all visible to a worker that was given none; its models would take the first one.
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self.pipeline = pipeline
         self.cuts = pool[-1] is pipeline.source_steps[-1]
         stored: Mapping[str, Ledger] = ray.get(ledgers[0])

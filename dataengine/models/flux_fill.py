@@ -34,6 +34,9 @@ ACTIVATIONS = 1.2e9
 """Numbers beside them at 1024 × 1024: 0.77e9 are alive at once while the autoencoder decodes, by
 `tests/bench/model_memory.py`, and half as much again is left for workspaces and fragments."""
 
+CUDA_GIB = 0.5
+"""What CUDA itself takes."""
+
 
 class FluxFill:
     """Implements `Inpainter`. The noise comes from the picture and its hole: the same in, the same out."""
@@ -105,4 +108,4 @@ def _gpu_gib(settings: FluxFillSettings) -> float:
     if not takes_gpu(settings):
         return 0.0
     numbers = PARAMETERS + ACTIVATIONS * (settings.max_side / 1024) ** 2
-    return round(numbers * (4 if settings.dtype == "float32" else 2) / (1 << 30), 1)
+    return round(numbers * (4 if settings.dtype == "float32" else 2) / (1 << 30) + CUDA_GIB, 1)

@@ -26,7 +26,7 @@ LONGEST = 1024
 FILE = "lama_fp32.onnx"
 """In a folder or repository."""
 GPU_GIB = 2.0
-"""51 million weights in float32 are 0.2 GiB; the rest is room for onnxruntime's arena at 1024 × 1024 (estimated)."""
+"""51 million weights in float32 are 0.2 GiB; the rest is onnxruntime's arena at 1024 × 1024 and CUDA (estimated)."""
 _NUMBERS: dict[str, type[np.floating]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 

@@ -106,11 +106,37 @@ def qwen_text(side: int) -> Run:
     return network, lambda model: None
 
 
+def sam_vit_h(side: int) -> Run:
+    """The image encoder, which has nearly all of SAM's weights and all of its memory."""
+    from segment_anything import build_sam_vit_h
+
+    return build_sam_vit_h().image_encoder, lambda model: model(torch.empty(1, 3, side, side, dtype=BF16))
+
+
+def sam_vit_b(side: int) -> Run:
+    from segment_anything import build_sam_vit_b
+
+    return build_sam_vit_b().image_encoder, lambda model: model(torch.empty(1, 3, side, side, dtype=BF16))
+
+
+def clip_vit_l(side: int) -> Run:
+    """The encoder under the aesthetic score, on eight frames."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    config = CLIPVisionConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14
+    )
+    return CLIPVisionModel(config), lambda model: model(torch.empty(8, 3, side, side, dtype=BF16))
+
+
 RUNS: tuple[tuple[str, Callable[[int], Run], tuple[int, ...]], ...] = (
     ("FLUX Fill transformer", flux_transformer, (512, 1024)),
     ("FLUX autoencoder, encoding", flux_encoder, (512, 1024)),
     ("FLUX autoencoder, decoding", flux_decoder, (512, 1024)),
     ("T5-XXL of FLUX", flux_t5, (512,)),
+    ("SAM ViT-H image encoder", sam_vit_h, (1024,)),
+    ("SAM ViT-B image encoder", sam_vit_b, (1024,)),
+    ("CLIP ViT-L/14, 8 frames", clip_vit_l, (224,)),
     ("Qwen2.5-VL-7B vision tower", qwen_vision, (0,)),
     ("Qwen2.5-VL-7B language model", qwen_text, (0,)),
 )

@@ -72,6 +72,11 @@ def test_batches_in_flight_overlap_in_one_process_and_give_the_same(run: Run, jo
     assert len(list(journal.glob("setup-*"))) == 1
 
 
+def test_workers_that_were_given_no_gpu_see_none(run: Run, journal: Path) -> None:
+    run("hidden", together=1)
+    assert {file.read_text() for file in journal.glob("setup-*")} == {""}
+
+
 def test_who_is_worked_on_beside_a_row_that_kills_the_process_is_not_blamed(run: Run) -> None:
     clip = toy.cut_at(SOURCES[0], 1)
     found = run("beside", batch=1, in_flight=3, crash=(clip.clip_id,))

@@ -76,7 +76,8 @@ class MeasureSize(_Toy):
     def setup(self) -> None:
         self.inside, self.counting, self.met = 0, Lock(), Event()
         if "together" in self.behaviour:
-            (self.journal / f"setup-{time.time_ns()}-{os.getpid()}").touch()
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+            (self.journal / f"setup-{time.time_ns()}-{os.getpid()}").write_text(seen)
 
     def process(self, rows: Sequence[Row]) -> list[Size]:
         if "together" in self.behaviour:
