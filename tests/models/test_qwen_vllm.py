@@ -97,8 +97,8 @@ def served(settings: QwenSettings, tmp_path_factory: pytest.TempPathFactory) -> 
     log = (tmp_path_factory.mktemp("vllm") / "serve.log").open("w")
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", settings.weights, "--served-model-name",
-        "tiny", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--dtype", "float32", "--max-num-seqs", "16",
-        "--max-model-len", str(LONGEST), "--limit-mm-per-prompt", '{"image": 64, "video": 0}',
+        "tiny", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--dtype", "float32",
+        "--max-num-seqs", "16", "--max-model-len", str(LONGEST), "--limit-mm-per-prompt", '{"image": 64, "video": 0}',
         "--mm-processor-kwargs", json.dumps({"max_pixels": PIXELS}),
         "--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}',
     ]  # fmt: skip

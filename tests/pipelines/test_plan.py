@@ -55,10 +55,14 @@ def test_a_changed_stage_is_planned_with_all_that_follow_and_none_before(built) 
 
 def test_a_new_prompt_or_code_version_touches_its_dependants_alone(built, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataengine.measure.caption import CaptionStage
+    from dataengine.models.colour_baseline import ColourBaseline
 
-    for attribute, value in (("prompt", "Say who wears what."), ("version", CaptionStage.version + 1)):
+    for owner, attribute, value in (
+        (ColourBaseline, "prompt", "Say who wears what."),
+        (CaptionStage, "version", CaptionStage.version + 1),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(CaptionStage, attribute, value)
+            patch.setattr(owner, attribute, value)
             assert set(todo(planned(built.videos, built.out))) == {"caption", "ground", "segment", "background"}
 
 
