@@ -13,7 +13,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # A machine with an NVIDIA driver gets the GPU lock (vLLM), any other the CPU lock.
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),requirements-gpu.lock,requirements.lock)
 
-.PHONY: help setup lock demo test test-ray test-rest lint format schemas bench bench-engine bench-lumosx chaos clean
+.PHONY: help setup lock demo test test-ray test-rest test-slow lint format schemas bench bench-engine bench-lumosx chaos clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,14 +40,17 @@ demo: setup ## Raw video -> shards -> report -> training -> sample, on this mach
 	@$(BIN)/dataengine run conf/end_to_end.yaml
 
 # Two processes share the tests; what each said is printed when it is done. Threads of PyTorch would get into their way.
-test: setup ## All tests
+test: setup ## All tests but the slow ones
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-ray test-rest
 
 test-ray: setup ## Tests that use Ray
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'ray and not slow'
 
 test-rest: setup ## All other tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not ray'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not ray and not slow'
+
+test-slow: setup ## Tests that take a minute each and start engines or trainers again after a death
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 lint: setup ## ruff, ruff format, mypy and the floors of the house
 	$(BIN)/ruff check .

@@ -29,6 +29,7 @@ def kill_a_worker(run: Path, killed: list[int]) -> None:
             return
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_two_workers_one_of_them_killed(dataset: Path, tmp_path: Path, ray_here: None) -> None:
     run, killed = tmp_path / "ray", list[int]()

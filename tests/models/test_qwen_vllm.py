@@ -225,6 +225,7 @@ def test_a_question_that_is_too_long_is_bad_input(loop: Runner, backend: str, re
     assert not may_pass(caught.value)
 
 
+@pytest.mark.slow
 def test_an_engine_that_dies_is_a_failure_that_may_pass_and_is_started_again(loop: Runner, engine: VllmQwen) -> None:
     (core,) = (p for p in psutil.Process().children() if p.name().startswith("VLLM::Engine"))
 
