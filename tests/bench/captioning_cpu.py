@@ -1,7 +1,7 @@
 """Ways to keep vLLM's queue full from Ray, on a tiny Qwen2.5-VL and a CPU: `python tests/bench/captioning_cpu.py`.
 
 The same questions (two images, an answer under a schema, short and long ones mixed) go through a stage of ours with one
-batch and with four in flight, through `ray.data.llm`, and into a bare engine all at once, which is the bound. Each way
+batch and with eight in flight, through `ray.data.llm`, and into a bare engine all at once, which is the bound. Each way
 runs in a process of its own. Rows a second are counted from the end of the first batch to that of the last row: neither
 loading nor the first batch counts.
 """
@@ -38,11 +38,11 @@ from dataengine.stage import Row, Stage
 from dataengine.store import Store
 from engine.table import Line, show
 
-WAYS = ("stage, 1 batch in flight", "stage, 4 batches in flight", "ray.data.llm", "bare engine")
-ROWS, BATCH = 256, 8
+WAYS = ("stage, 1 batch in flight", "stage, 8 batches in flight", "ray.data.llm", "bare engine")
+ROWS, BATCH = 160, 8
 SEQUENCES = 16
 """Answers that the engine makes at once: two batches."""
-LONGEST_ANSWER = 240
+LONGEST_ANSWER = 960
 """Characters; the shortest of the questions' eight kinds wants an eighth of it."""
 
 
@@ -64,8 +64,8 @@ def question(number: int) -> Question:
 
 
 def settings(folder: Path) -> QwenSettings:
-    own = VllmSettings(max_model_len=1024, max_num_seqs=SEQUENCES, eager=True)
-    return QwenSettings(weights=str(folder), max_tokens=512, vllm=own)
+    own = VllmSettings(max_model_len=2048, max_num_seqs=SEQUENCES, eager=True)
+    return QwenSettings(weights=str(folder), max_tokens=1536, vllm=own)
 
 
 # --- The ways: each returns the times at which its rows were done -----------------------------------------------------
@@ -184,7 +184,7 @@ def ray_data_llm(folder: Path) -> list[float]:
     return [row["at"] for row in processor(blocks).iter_rows()]
 
 
-RUN = dict(zip(WAYS, (stage(1), stage(4), ray_data_llm, bare_engine), strict=True))
+RUN = dict(zip(WAYS, (stage(1), stage(8), ray_data_llm, bare_engine), strict=True))
 
 
 # --- All of them ------------------------------------------------------------------------------------------------------
