@@ -594,6 +594,7 @@ class StageSummary(Record):
     gated: int = Field(description="rows that an earlier gate or failure spared this stage")
     quarantined: int = Field(description="rows that failed here, in this run or before")
     seconds: float = Field(description="wall seconds inside the stage in this run, model loading left out")
+    loading_seconds: float = Field(0.0, description="wall seconds of loading models and warming them up, all workers")
     cpu_seconds: float = Field(description="processor seconds of the same, all threads")
     gpu_seconds: float = Field(description="`seconds` times the GPUs that a worker holds")
     bytes: int = Field(description="committed in this run")

@@ -26,6 +26,13 @@ class BadInput(Exception):
         self.answers = tuple(answers)
 
 
+class Outage(Exception):
+    """No row's fault: something that the stage works with is gone. The run stops, and goes on when it is started again.
+
+    Quarantining instead would empty a dataset in the minutes that a server is away.
+    """
+
+
 @dataclass(frozen=True)
 class Row:
     """A source or one of its clips, with the records measured on it so far."""

@@ -188,6 +188,7 @@ def _stage_summary(
         gated=standing.spared,
         quarantined=standing.failed,
         seconds=round(did.seconds, 3),
+        loading_seconds=round(did.loading_seconds, 3),
         cpu_seconds=round(did.cpu_seconds, 3),
         gpu_seconds=round(did.seconds * measured.work.gpus.get(name, 0.0), 3),
         bytes=did.bytes,

@@ -100,12 +100,13 @@ def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...
     from dataengine.lumosx.export import ExportError
     from dataengine.lumosx.trainer import TrainError
     from dataengine.lumosx.weights import WeightsError
+    from dataengine.stage import Outage
     from dataengine.store import StoreError
     from dataengine.weights import MissingWeightsError
     from pipelines.preflight import PreflightError
 
     failures = (Busy, LeaseLost, ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError)
-    return (ConfigError, InputError, PreflightError), (*failures, TrainError, WeightsError, ExportError)
+    return (ConfigError, InputError, PreflightError), (*failures, TrainError, WeightsError, ExportError, Outage)
 
 
 @app.command()

@@ -29,6 +29,7 @@ from dataengine.engine.tally import Tally
 from dataengine.engine.witness import Witness
 from dataengine.engine.worker import StageWorker
 from dataengine.records import SourceVideo
+from dataengine.stage import Outage
 from dataengine.store import StoreError
 
 log = logging.getLogger(__name__)
@@ -179,7 +180,7 @@ def _cause(error: RayError) -> BaseException:
     """What went wrong in the worker, without Ray's wrapping, where it can be told."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, StoreError):
+        if isinstance(cause, StoreError | Outage):
             return cause
         inner = getattr(cause, "cause", None)
         cause = inner if isinstance(inner, BaseException) and inner is not cause else cause.__cause__

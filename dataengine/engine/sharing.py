@@ -40,12 +40,18 @@ class Shared:
         self._seen = clock()
         self._each = Spent()
 
-    def once(self, name: str, function: Callable[[], None]) -> None:
-        """Call it unless a call under that name has come back already; who comes meanwhile waits."""
+    def once(self, name: str, function: Callable[[], None]) -> float:
+        """Call it unless a call under that name has come back already; who comes meanwhile waits.
+
+        Returns the seconds that this call of it took, 0 when it was not called.
+        """
         with self._starting:
-            if name not in self._started:
-                function()
-                self._started.add(name)
+            if name in self._started:
+                return 0.0
+            began = self._clock()[0]
+            function()
+            self._started.add(name)
+            return self._clock()[0] - began
 
     @contextmanager
     def working(self, alone: bool) -> Iterator[Spent]:

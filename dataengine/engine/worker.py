@@ -21,7 +21,7 @@ from dataengine.engine.pipeline import Pipeline, Step
 from dataengine.engine.sharing import Shared
 from dataengine.engine.witness import Witness
 from dataengine.records import Quarantined, Record
-from dataengine.stage import BadInput, Row
+from dataengine.stage import BadInput, Outage, Row
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class Counts:
     """Wall seconds inside the stage; a second that a process gave to several batches is shared among them."""
     cpu_seconds: float = 0.0
     bytes: int = 0
+    loading_seconds: float = 0.0
+    """Wall seconds of `Stage.setup`, which `seconds` leaves out."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(getattr(self, f) + getattr(other, f) for f in self.__dataclass_fields__))
@@ -169,7 +171,7 @@ class StageWorker:
         again = self.measurements.committed(stage.name, print_, ids)
         if again is not None:
             return {i: s.result(stage.writes) for i, s in again.items()}, Counts()
-        self.shared.once(stage.name, stage.setup)
+        loading_s = self.shared.once(stage.name, stage.setup)
         outcomes = [outcome for batch, alone in self._batches(rows) for outcome in self._attempt(batch, alone)]
         committed = self.measurements.commit(stage.name, print_, outcomes)
         self._forget(rows)
@@ -180,6 +182,7 @@ class StageWorker:
             seconds=sum(o.seconds for o in outcomes),
             cpu_seconds=sum(o.cpu_seconds for o in outcomes),
             bytes=committed,
+            loading_seconds=loading_s,
         )
         log.debug("%s: %d rows (%s …) in %.2f s", stage.name, len(rows), ids[0], counts.seconds)
         return {o.id: o.result for o in outcomes}, counts
@@ -209,7 +212,7 @@ class StageWorker:
                 pairs = zip(rows, self._watched(rows, alone), strict=True)
                 results: Sequence[Record] = [self._judged(*pair) for pair in pairs]
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _SYSTEM:
+            if isinstance(error, Outage) or (isinstance(error, OSError) and error.errno in _SYSTEM):
                 raise
             if len(rows) > 1:
                 log.info("%s: a batch of %d failed (%s), now one by one", self.step.stage.name, len(rows), error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -44,7 +45,10 @@ def parse(kind: type[R], answer: Answer) -> R:
     if not answer.complete:
         raise Weak("cut off at the longest answer allowed (stages.caption.qwen.max_tokens)")
     try:
-        return kind.from_json(answer.text)
+        # A grammar lets line breaks into strings, which strict JSON forbids. Validated as JSON: lists become tuples.
+        return kind.from_json(json.dumps(json.loads(answer.text, strict=False)))
+    except json.JSONDecodeError as error:
+        raise Weak(f"not the JSON asked for: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -23,7 +23,7 @@ from PIL.Image import Image as Picture
 from dataengine.config import QwenSettings
 from dataengine.models.interfaces import Answer, Question
 from dataengine.models.qwen_messages import Turn, turn
-from dataengine.stage import BadInput
+from dataengine.stage import BadInput, Outage
 from dataengine.weights import Needs
 
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ KEY = "OPENAI_API_KEY"
 
 
 class EndpointError(RuntimeError):
-    """The server cannot be used, or did not answer; the message names it."""
+    """The server did not answer a question; the message names it."""
+
+
+class EndpointUnusable(EndpointError, Outage):
+    """The server is away, overloaded or refuses us: no question is to blame, so the run stops."""
 
 
 class EndpointQwen:
@@ -77,16 +81,17 @@ class EndpointQwen:
     def _chosen(self, served: list[str]) -> str:
         if self._endpoint.model:
             if self._endpoint.model not in served:
-                raise EndpointError(
+                raise EndpointUnusable(
                     f"{self._endpoint.url} serves {', '.join(served)}, and not {self._endpoint.model} (endpoint.model)"
                 )
             return self._endpoint.model
         if len(served) != 1:
-            raise EndpointError(f"{self._endpoint.url} serves {', '.join(served) or 'nothing'}: set endpoint.model")
+            raise EndpointUnusable(f"{self._endpoint.url} serves {', '.join(served) or 'nothing'}: set endpoint.model")
         return served[0]
 
     async def answer(self, question: Question) -> Answer:
-        """What it says. Raises `BadInput` for a question that the server refuses, `EndpointError` for all else.
+        """What it says. Raises `BadInput` for a question that the server refuses, `EndpointUnusable` when the server is
+        away or refuses us, `EndpointError` when it breaks on the question or does not answer it in time.
 
         Of what may pass (no connection, no answer in time, a server that is overloaded or broken) the cause is a
         `ConnectionError` or `TimeoutError`, after as many retries as the settings allow.
@@ -100,7 +105,7 @@ class EndpointQwen:
             try:
                 completion = await self._client.chat.completions.create(**request)
             except APITimeoutError as error:
-                raise self._lost(error) from TimeoutError(str(error))
+                raise EndpointError(self._silent(error)) from TimeoutError(str(error))
             except APIConnectionError as error:
                 raise self._lost(error) from ConnectionError(str(error))
             except APIStatusError as error:
@@ -126,18 +131,23 @@ class EndpointQwen:
         }
 
     def _lost(self, error: Exception) -> EndpointError:
-        return EndpointError(f"{self._endpoint.url} did not answer ({error}); is the server up (endpoint.url)?")
+        return EndpointUnusable(self._silent(error))
+
+    def _silent(self, error: Exception) -> str:
+        return f"{self._endpoint.url} did not answer ({error}); is the server up (endpoint.url)?"
 
     def _refused(self, error: APIStatusError) -> Exception:
         where, said = self._endpoint.url, f"HTTP {error.status_code}: {_said(error)}"
         if error.status_code in (401, 403):
-            return EndpointError(f"{where} refuses the key in {KEY} ({said}): set {KEY} to one that it knows")
+            return EndpointUnusable(f"{where} refuses the key in {KEY} ({said}): set {KEY} to one that it knows")
         if error.status_code == 404:
-            return EndpointError(
+            return EndpointUnusable(
                 f"{where} does not know the address or the model ({said}): endpoint.url, endpoint.model"
             )
         if _may_pass(error):
-            return EndpointError(f"{where} cannot answer now ({said})")
+            # One question may break a server (500); one that is overloaded or behind a dead gateway breaks on all.
+            kind = EndpointUnusable if error.status_code in (429, 502, 503, 504) else EndpointError
+            return kind(f"{where} cannot answer now ({said})")
         return BadInput(f"{where} refuses the question ({said})")
 
 

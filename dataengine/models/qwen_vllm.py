@@ -21,7 +21,7 @@ from dataengine.models import lifeline
 from dataengine.models.interfaces import Answer, Question
 from dataengine.models.qwen_messages import Turn, chat, turn
 from dataengine.models.qwen_weights import gpu_gib, weights
-from dataengine.stage import BadInput
+from dataengine.stage import BadInput, Outage
 from dataengine.weights import MissingWeightsError, Needs
 
 if TYPE_CHECKING:
@@ -96,7 +96,10 @@ class VllmQwen:
             if self._engine.errored:
                 log.warning("vLLM's engine ended; starting another")
                 self._engine.shutdown()
-                await asyncio.to_thread(self.load)
+                try:
+                    await asyncio.to_thread(self.load)
+                except Exception as error:
+                    raise Outage(f"vLLM's engine ended and another could not be started: {error}") from error
         return self._engine
 
 

@@ -78,8 +78,8 @@ def test_workers_that_were_given_no_gpu_see_none(run: Run, journal: Path) -> Non
 
 
 def test_who_is_worked_on_beside_a_row_that_kills_the_process_is_not_blamed(run: Run) -> None:
-    clip = toy.cut_at(SOURCES[0], 1)
-    found = run("beside", batch=1, in_flight=3, crash=(clip.clip_id,))
+    clip = toy.cut_at(SOURCES[0], 0)  # it comes first, so that the crash writes itself into the note of another
+    found = run("beside", batch=1, in_flight=3, together=3, crash=(clip.clip_id,))
     fates = [v for v in found if isinstance(v, Quarantined)]
     assert [(f.id, f.error) for f in fates] == [(clip.clip_id, "ProcessCrashed"), (SOURCES[1].source_id, "BadInput")]
     assert len(found) == 7

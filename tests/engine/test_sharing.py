@@ -63,6 +63,16 @@ def test_a_stage_is_set_up_once_and_again_where_it_failed() -> None:
     assert len(calls) == 3
 
 
+def test_what_loading_took_is_told_to_the_one_who_did_it() -> None:
+    now = [0.0]
+
+    def set_up() -> None:
+        now[0] += 7.0
+
+    shared = Shared(2, clock=lambda: (now[0], 0.0))
+    assert [shared.once("stage", set_up) for _ in range(2)] == [7.0, 0.0]
+
+
 def test_who_must_be_alone_waits_for_the_others_and_new_ones_wait_for_it() -> None:
     shared, order = Shared(3), []
     first_may_end, suspect_asks = Event(), Event()

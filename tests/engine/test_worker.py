@@ -19,7 +19,7 @@ from dataengine.engine.measurements import Measurements, ledgers
 from dataengine.engine.pipeline import Pipeline
 from dataengine.engine.worker import Counts, StageWorker
 from dataengine.records import Clip, Quarantined, Rejected
-from dataengine.stage import Row
+from dataengine.stage import Outage, Row
 from dataengine.store import Store
 
 CLIPS = [Clip.of(toy.source(1).source_id, float(s), float(s + 1)) for s in range(4)]
@@ -158,6 +158,13 @@ def test_an_error_of_the_system_is_no_rows_fault(bench: Bench) -> None:
     pipeline = toy.pipeline(bench.journal, full_disk=(CLIPS[0].clip_id,))
     with pytest.raises(OSError, match="No space left"):
         bench.run(pipeline)
+
+
+def test_an_outage_stops_the_run_and_quarantines_nobody(bench: Bench) -> None:
+    with pytest.raises(Outage, match="the server is away"):
+        bench.run(toy.pipeline(bench.journal, outage=(CLIPS[0].clip_id,)))
+    fates = [item.fate for item in bench.run(toy.pipeline(bench.journal))]
+    assert not any(isinstance(fate, Quarantined) for fate in fates)
 
 
 DIES = """

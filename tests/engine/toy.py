@@ -15,7 +15,7 @@ from typing import Any
 from dataengine.config import Resources
 from dataengine.engine.pipeline import Pipeline, Step
 from dataengine.records import Blob, Clip, Record, Rejected, SourceVideo
-from dataengine.stage import BadInput, Row, Stage
+from dataengine.stage import BadInput, Outage, Row, Stage
 
 
 class Length(Record):
@@ -94,13 +94,18 @@ class MeasureSize(_Toy):
                 os.kill(os.getpid(), signal.SIGKILL)
             if row.id in self.behaviour.get("full_disk", ()):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if row.id in self.behaviour.get("outage", ()):
+                raise Outage("the server is away")
         return [Size(bytes=len(row[Thumb].image)) for row in rows]
 
     def _meet(self, number: int) -> None:
-        """Wait until so many calls are here at the same time, once."""
+        """Wait until so many calls are here at the same time, once, and not again in the next process."""
+        if (self.journal / "met").exists():
+            return
         with self.counting:
             self.inside += 1
             if self.inside == number:
+                (self.journal / "met").touch()
                 self.met.set()
         if not self.met.wait(60):
             raise RuntimeError(f"fewer than {number} batches were worked on at the same time")

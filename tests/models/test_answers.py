@@ -22,6 +22,7 @@ def entities(*people: tuple[str, ...], objects: tuple[str, ...] = (), background
 
 def test_a_usable_answer_is_the_record() -> None:
     assert parse(CaptionAnswer, Answer(json.dumps({"caption": GOOD}), True)) == caption(GOOD)
+    assert parse(CaptionAnswer, Answer('{"caption":"Two\nlines"}', True)) == caption("Two\nlines"), "as grammars allow"
 
 
 @pytest.mark.parametrize(

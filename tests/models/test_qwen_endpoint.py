@@ -22,7 +22,7 @@ from dataengine.engine.worker import may_pass
 from dataengine.models.interfaces import Answer, Question
 from dataengine.models.qwen_endpoint import EndpointError, EndpointQwen
 from dataengine.models.qwen_messages import turn
-from dataengine.stage import BadInput
+from dataengine.stage import BadInput, Outage
 
 SCHEMA = {"type": "object", "properties": {"caption": {"type": "string"}}, "required": ["caption"]}
 PICTURE = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
@@ -143,6 +143,7 @@ def test_what_may_pass_is_told_from_what_will_not(server: Server, status: int) -
     with pytest.raises(EndpointError, match=f"HTTP {status}: told to say {status}") as caught:
         ask(model, [question()])
     assert may_pass(caught.value)
+    assert isinstance(caught.value, Outage) == (status != 500), "one question may break a server"
     assert len(server.requests) == 2
 
 
@@ -163,7 +164,7 @@ def test_a_key_that_is_refused_is_one_clear_error(server: Server, monkeypatch: p
     server.statuses = [401]
     with pytest.raises(EndpointError, match="set OPENAI_API_KEY to one that it knows") as caught:
         ask(model, [question()])
-    assert not may_pass(caught.value)
+    assert not may_pass(caught.value) and isinstance(caught.value, Outage)
     assert "mine" not in str(caught.value)
     server.statuses = [401]
     with pytest.raises(EndpointError, match="set OPENAI_API_KEY to one that it knows"):
@@ -175,11 +176,11 @@ def test_a_server_that_went_away_or_is_silent_may_come_back(server: Server) -> N
     server.pause_s = 1.0
     with pytest.raises(EndpointError, match="did not answer") as caught:
         ask(model, [question()])
-    assert isinstance(caught.value.__cause__, TimeoutError)
+    assert isinstance(caught.value.__cause__, TimeoutError) and not isinstance(caught.value, Outage)
     server.close()
     with pytest.raises(EndpointError, match=r"did not answer.*endpoint\.url") as caught:
         ask(model, [question()])
-    assert isinstance(caught.value.__cause__, ConnectionError)
+    assert isinstance(caught.value.__cause__, ConnectionError) and isinstance(caught.value, Outage)
     with pytest.raises(EndpointError, match="did not answer"):
         loaded(server)
 
