@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image as PilImage
-from torch import Tensor
 
 from dataengine.lumosx.augment import Image
-from dataengine.lumosx.codec import Codec, to_frames
-from dataengine.lumosx.components import seed_of
+from dataengine.lumosx.codec import Codec
 from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleMaker, SampleError, Samples
-from dataengine.lumosx.sampler import Schedule, guided, sample
+from dataengine.lumosx.generate import generate_clip
 from dataengine.lumosx.settings import TrainSettings
 from dataengine.lumosx.text import TextEncoder
 from dataengine.lumosx.transformer import DiT
@@ -56,21 +54,8 @@ class Previewer:
 
     @torch.no_grad()
     def _generate(self, model: DiT, batch: Batch) -> Image:
-        settings, latent = self._settings.sampling, batch.latents[0]
-        branches = 1 if settings.guidance == 1 else 2
-        contexts = [*batch.contexts, self._text.encode([settings.negative_prompt])[0].context][:branches]
-        layout = model.layout(batch.structures * branches, latent.device)
-
-        def velocity(noisy: Tensor, timestep: int) -> Tensor:
-            timesteps = torch.full((branches,), timestep, device=noisy.device)
-            with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"):
-                found = model([noisy] * branches, batch.references * branches, contexts, timesteps, layout)
-            return found[0] if branches == 1 else guided(found[0], found[1], settings.guidance)
-
-        drawn = torch.Generator().manual_seed(seed_of(settings.seed, "sample", batch.keys[0]))
-        noise = torch.randn(latent.shape, generator=drawn).to(latent.device)
-        made = sample(velocity, noise, Schedule.flow(settings.steps, settings.shift))
-        return to_frames(self._codec.decode(made[None]))[0].cpu().numpy()
+        bf16 = self._settings.precision == "bf16"
+        return generate_clip(model, self._codec, self._text, batch, self._settings.sampling, bf16=bf16)
 
 
 def draw_frames(example: Example, generated: Image) -> Image:

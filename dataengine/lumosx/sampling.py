@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 from torch import Tensor
 
 from dataengine.lumosx.augment import Image
-from dataengine.lumosx.codec import Codec, to_frames
-from dataengine.lumosx.components import best_device, open_codec, open_text, seed_of
-from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleMaker, SampleError
-from dataengine.lumosx.sampler import Schedule, guided, sample
+from dataengine.lumosx.codec import Codec
+from dataengine.lumosx.components import best_device, open_codec, open_text
+from dataengine.lumosx.data import BatchEncoder, Example, ExampleMaker, SampleError
+from dataengine.lumosx.generate import generate_clip
 from dataengine.lumosx.settings import SamplingSettings
 from dataengine.lumosx.text import TextEncoder
 from dataengine.lumosx.trained import Trained, read_trained
@@ -94,26 +93,7 @@ class ClipGenerator:
         batch, refused = self.encoder.encode([example])
         if refused:
             raise SampleError(f"{example.key}: {refused[0].reason}")
-        drawn = torch.Generator().manual_seed(seed_of(settings.seed, "sample", example.key))
-        noise = torch.randn(batch.latents[0].shape, generator=drawn).to(batch.latents[0].device)
-        latent = sample(self._velocity(batch, settings), noise, Schedule.flow(settings.steps, settings.shift), on_step)
-        return to_frames(self.codec.decode(latent[None]))[0].cpu().numpy()
-
-    def _velocity(self, batch: Batch, settings: SamplingSettings) -> Callable[[Tensor, int], Tensor]:
-        """The guided velocity field. Both branches run as one batch; they differ in the text alone."""
-        branches = 1 if settings.guidance == 1 else 2
-        contexts = [*batch.contexts, self.text.encode([settings.negative_prompt])[0].context][:branches]
-        references = batch.references * branches
-        layout = self.model.layout(batch.structures * branches)
-
-        @torch.no_grad()
-        def velocity(latent: Tensor, timestep: int) -> Tensor:
-            timesteps = torch.full((branches,), timestep, device=latent.device)
-            with torch.autocast(latent.device.type, torch.bfloat16, enabled=self.bf16):
-                found = self.model([latent] * branches, references, contexts, timesteps, layout)
-            return found[0] if branches == 1 else guided(found[0], found[1], settings.guidance)
-
-        return velocity
+        return generate_clip(self.model, self.codec, self.text, batch, settings, bf16=self.bf16, on_step=on_step)
 
 
 def sample_pair(
