@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from dataengine.config import BuildSettings, ConfigError, render
 from dataengine.lumosx.settings import TrainSettings
+from pipelines import dataset
 from pipelines.model import model_app
 from pipelines.terminal import (
     OVERRIDE,
@@ -281,26 +282,8 @@ def _exit_code(pairs: int, quarantined: int) -> Exit:
     return Exit.QUARANTINED if quarantined else Exit.DONE
 
 
-@app.command()
-def validate(output: Output) -> None:
-    """Check every shard of a dataset: tars, hashes, records, spans, masks, clips, index.
-
-    Exits with 1 when something is wrong; each line says what, in which shard and sample, and what to do.
-
-    **Example**: `dataengine validate shards/`
-    """
-    from dataengine.shards.validate import validate as check_shards
-    from dataengine.store import Store
-
-    with explained():
-        report = check_shards(Store.at(output), workers=os.cpu_count() or 1)
-    for finding in report.findings:
-        console.print(f"[red]✗[/] {escape(str(finding))}", highlight=False)
-    console.print(
-        f"{report.samples} samples in {report.shards} shards, {report.bytes / 1e6:.1f} MB, {report.seconds:.1f} s: "
-        + ("all good" if report.ok else f"{len(report.findings)} problems")
-    )
-    raise typer.Exit(Exit.DONE if report.ok and report.samples else Exit.NOTHING)
+app.command()(dataset.validate)
+app.command()(dataset.repair)
 
 
 @audit_app.command("report")

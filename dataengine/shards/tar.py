@@ -80,20 +80,71 @@ def entries(stream: BinaryIO, shard: str, max_bytes: int, start: int = 0) -> Ite
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
             raise ShardError(shard, None, f"no tar header at byte {position} ({error})", _DAMAGED) from error
-        match = _NAME.fullmatch(info.name)
-        if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or match is None:
+        entry = _entry(info, position)
+        if entry is None:
             raise ShardError(shard, None, f"{info.name!r} is not a plain file named KEY.MEMBER", _FOREIGN)
-        key, member = match.groups()
-        if not 0 <= info.size <= max_bytes:
-            raise ShardError(shard, key, f"{member} has {info.size} bytes, more than {max_bytes}", _FOREIGN)
-        position += BLOCK
-        data = _read(stream, info.size, shard, position)
-        _read(stream, -info.size % BLOCK, shard, position + info.size)
-        yield Entry(key, member, position, info.size), data
-        position += info.size + -info.size % BLOCK
+        if not 0 <= entry.size <= max_bytes:
+            problem = f"{entry.member} has {entry.size} bytes, more than {max_bytes}"
+            raise ShardError(shard, entry.key, problem, _FOREIGN)
+        data = _read(stream, entry.size, shard, entry.offset)
+        _read(stream, -entry.size % BLOCK, shard, entry.offset + entry.size)
+        yield entry, data
+        position = entry.offset + entry.size + -entry.size % BLOCK
     while rest := stream.read(1 << 20):
         if rest.count(0) != len(rest):
             raise ShardError(shard, None, f"there are data behind its end at byte {position}", _DAMAGED)
+
+
+class Gap(NamedTuple):
+    """Bytes of a damaged tar that are no file, half open."""
+
+    start: int
+    end: int
+
+
+def salvage(stream: BinaryIO, max_bytes: int) -> Iterator[tuple[Entry, bytes] | Gap]:
+    """Every file of a damaged tar that is still whole, in order, and what lies between.
+
+    Where no header is, the next one is looked for, block by block. Nothing tells damaged data from good ones here:
+    that is for hashes and for whoever decodes them.
+    """
+    position, gap = 0, None
+    while len(block := stream.read(BLOCK)) == BLOCK:
+        found = None if block == bytes(BLOCK) else _whole(stream, block, position, max_bytes)
+        if found is None:
+            gap = position if gap is None and block != bytes(BLOCK) else gap
+            position += BLOCK
+            stream.seek(position)
+            continue
+        if gap is not None:
+            yield Gap(gap, position)
+            gap = None
+        yield found
+        position = found[0].offset + found[0].size + -found[0].size % BLOCK
+        stream.seek(position)
+    if gap is not None or block:
+        yield Gap(position if gap is None else gap, position + len(block))
+
+
+def _whole(stream: BinaryIO, block: bytes, position: int, max_bytes: int) -> tuple[Entry, bytes] | None:
+    """The file whose header `block` is; None when it is no header of ours or the tar ends inside the file."""
+    try:
+        entry = _entry(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape"), position)
+    except tarfile.HeaderError:
+        return None
+    if entry is None or not 0 <= entry.size <= max_bytes:
+        return None
+    data = stream.read(entry.size)
+    return (entry, data) if len(data) == entry.size else None
+
+
+def _entry(info: tarfile.TarInfo, position: int) -> Entry | None:
+    """The file whose header stands at `position`, if it is a plain one named `KEY.MEMBER`."""
+    match = _NAME.fullmatch(info.name)
+    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or match is None:
+        return None
+    key, member = match.groups()
+    return Entry(key, member, position + BLOCK, info.size)
 
 
 _DAMAGED = "the file is damaged or cut short: copy it again, or build it again"

@@ -165,14 +165,6 @@ class _ShardCheck:
     def add(self, check: Check, key: str | None, problem: str, remedy: str = REBUILD) -> None:
         self.findings.append(Finding(check, self.shard, key, problem, remedy))
 
-    @contextmanager
-    def timed(self, kind: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.spent[kind] += time.perf_counter() - started
-
 
 def _check_shard(out: Store, shard: str, rows: Mapping[str, IndexRow], what: Validation) -> _ShardCheck:
     found = _ShardCheck(shard)
@@ -184,8 +176,12 @@ def _check_shard(out: Store, shard: str, rows: Mapping[str, IndexRow], what: Val
                 if key in found.keys:
                     found.add("key", key, "its files are in two places of the shard")
                 found.keys.add(key)
-                for problem in _check_sample(found, key, group, rows.get(key), what):
+                sample = check_sample(shard, key, group, rows.get(key), what)
+                for problem in sample.problems:
                     found.add(problem.check, key, problem.text)
+                found.bytes += sum(at.size for at in sample.places)
+                for kind, seconds in sample.spent.items():
+                    found.spent[kind] += seconds
     except tar.ShardError as error:
         found.add("tar", error.key, error.problem, error.remedy)
     except OSError as error:
@@ -205,40 +201,57 @@ def _files_of(stream: BinaryIO, shard: str, rows: Iterable[IndexRow]) -> Iterato
         yield from tar.entries(BytesIO(part + tar.end(len(part))), shard, MAX_SAMPLE_BYTES, start)
 
 
-def _check_sample(
-    found: _ShardCheck,
-    key: str,
-    files: Iterable[tuple[tar.Entry, bytes]],
-    row: IndexRow | None,
-    what: Validation,
-) -> list[Problem]:
+@dataclass
+class SampleCheck:
+    """What a sample turned out to be: its record if that can be read, where its files stand, what is wrong."""
+
+    pair: Pair | None = None
+    places: list[MemberAt] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, kind: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent[kind] = time.perf_counter() - started
+
+
+def check_sample(
+    shard: str, key: str, files: Iterable[tuple[tar.Entry, bytes]], row: IndexRow | None, what: Validation
+) -> SampleCheck:
+    """Look at one sample's files, as the tar has them, and at what the index says of it."""
+    found = SampleCheck()
     members: dict[str, bytes] = {}
-    places: list[MemberAt] = []
-    problems: list[Problem] = []
     with found.timed("reading"):
         for entry, data in files:
             if entry.member in members:
-                problems.append(Problem("members", f"{entry.member} stands twice"))
+                found.problems.append(Problem("members", f"{entry.member} stands twice"))
             members[entry.member] = data
-            found.bytes += len(data)
             digest = sha256(data).hexdigest()
-            places.append(MemberAt(name=entry.member, offset=entry.offset, size=entry.size, sha256=digest))
+            found.places.append(MemberAt(name=entry.member, offset=entry.offset, size=entry.size, sha256=digest))
     with found.timed("records"):
         pair = integrity.read_pair(key, members)
-        problems += _check_index(found.shard, row, pair if isinstance(pair, Pair) else None, places)
-        if not isinstance(pair, Pair):
-            return problems + pair
-        problems += integrity.check_files(pair, members)
+        if isinstance(pair, Pair):
+            found.pair = pair
+            found.problems += integrity.check_files(pair, members)
+        else:
+            found.problems += pair
+        found.problems += _check_index(shard, row, found.pair, found.places)
+    if not isinstance(pair, Pair):
+        return found
     if what.depth != "files":
         with found.timed("images"):
-            problems += integrity.check_images(pair, members)
+            found.problems += integrity.check_images(pair, members)
     if what.depth == "clips" and "mp4" in members:
         with found.timed("clips"):
-            problems += integrity.check_clip(pair, members["mp4"])
+            found.problems += integrity.check_clip(pair, members["mp4"])
     if what.phrases is not None:
         with found.timed("phrases"):
-            problems += [Problem("phrase", text) for text in what.phrases(pair)]
-    return problems
+            found.problems += [Problem("phrase", text) for text in what.phrases(pair)]
+    return found
 
 
 def _check_index(shard: str, row: IndexRow | None, pair: Pair | None, places: list[MemberAt]) -> list[Problem]:

@@ -17,6 +17,7 @@ COMMANDS = (
     "build",
     "preflight",
     "validate",
+    "repair",
     "audit report",
     "train",
     "sample",
