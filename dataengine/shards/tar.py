@@ -109,21 +109,22 @@ def salvage(stream: BinaryIO, max_bytes: int) -> Iterator[tuple[Entry, bytes] | 
     that is for hashes and for whoever decodes them.
     """
     position, gap = 0, None
-    while len(block := stream.read(BLOCK)) == BLOCK:
-        found = None if block == bytes(BLOCK) else _whole(stream, block, position, max_bytes)
+    while block := stream.read(BLOCK):
+        empty = block == bytes(BLOCK)
+        found = None if empty else _whole(stream, block, position, max_bytes)
         if found is None:
-            gap = position if gap is None and block != bytes(BLOCK) else gap
+            if not empty:
+                gap = Gap(position if gap is None else gap.start, position + len(block))
             position += BLOCK
-            stream.seek(position)
-            continue
-        if gap is not None:
-            yield Gap(gap, position)
-            gap = None
-        yield found
-        position = found[0].offset + found[0].size + -found[0].size % BLOCK
+        else:
+            if gap is not None:
+                yield gap
+                gap = None
+            yield found
+            position = found[0].offset + found[0].size + -found[0].size % BLOCK
         stream.seek(position)
-    if gap is not None or block:
-        yield Gap(position if gap is None else gap, position + len(block))
+    if gap is not None:
+        yield gap
 
 
 def _whole(stream: BinaryIO, block: bytes, position: int, max_bytes: int) -> tuple[Entry, bytes] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,13 @@ import jsonschema
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+from typer.testing import CliRunner
 
 from dataengine.records import RunSummary
 from dataengine.shards.index import Index
 from dataengine.shards.validate import validate
 from dataengine.store import Store
+from pipelines.cli import Exit, app
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 
@@ -118,8 +121,6 @@ def test_output_does_not_depend_on_the_number_of_workers(
 
 
 def test_a_decision_reruns_no_model(built, run_build: Callable[..., RunSummary], tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(built.out, copy)
     strict = run_build(built.videos, copy, "decide.filters.max_attributes=1")
@@ -136,3 +137,18 @@ def test_the_report_and_card_name_what_was_made(built, limit: int) -> None:
     assert "TransNetV2" in report or "transnetv2" in report
     assert (built.out / "README.md").read_text().startswith("---")
     assert len(report) > limit
+
+
+def test_a_build_brings_back_what_a_repair_had_to_drop(
+    short, run_build: Callable[..., RunSummary], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(short.out, copy)
+    shard = next(copy.glob("shards/*.tar"))
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 3])
+    assert CliRunner().invoke(app, ["validate", str(copy)]).exit_code == Exit.NOTHING
+    assert CliRunner().invoke(app, ["repair", str(copy)]).exit_code == Exit.QUARANTINED
+    assert CliRunner().invoke(app, ["validate", str(copy)]).exit_code == Exit.DONE
+    assert len(Index.read(Store.at(copy))) < short.summary.pairs
+    run_build(short.videos, copy, *short.settings)
+    assert fixed_files(copy) == fixed_files(short.out)

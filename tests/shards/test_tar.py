@@ -84,3 +84,30 @@ def test_errors_survive_a_process_boundary():
     error = ShardError("x.tar", "k", "broken", "mend it")
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) == "x.tar, sample k: broken; mend it" and again.key == "k"
+
+
+# --- Salvage ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.binary(max_size=2000), min_size=1, max_size=5), st.data())
+def test_salvage_finds_all_files_but_the_damaged_one(contents, data):
+    stream = io.BytesIO()
+    for number, content in enumerate(contents):
+        stream.write(tar.header(f"k{number}.mp4", len(content)) + content + tar.padding(len(content)))
+    stream.write(tar.end(stream.tell()))
+    whole = list(entries(io.BytesIO(stream.getvalue()), "x.tar", 2000))
+    assert list(tar.salvage(io.BytesIO(stream.getvalue()), 2000)) == whole
+    victim, _ = whole[data.draw(st.integers(0, len(whole) - 1))]
+    damaged = bytearray(stream.getvalue())
+    damaged[victim.offset - 512 : victim.offset - 500] = b"\xff" * 12
+    found = list(tar.salvage(io.BytesIO(bytes(damaged)), 2000))
+    assert [f for f in found if not isinstance(f, tar.Gap)] == [f for f in whole if f[0] != victim]
+    (gap,) = [f for f in found if isinstance(f, tar.Gap)]
+    assert gap.start == victim.offset - 512 and gap.end >= victim.offset + victim.size
+
+
+def test_salvage_of_what_is_no_tar_is_one_gap():
+    assert list(tar.salvage(io.BytesIO(b"x" * 1300), 100)) == [tar.Gap(0, 1300)]
+    assert list(tar.salvage(io.BytesIO(b""), 100)) == []
+    long = io.BytesIO(tar.header("k0.mp4", 600) + b"y" * 600 + tar.padding(600) + tar.end(1536))
+    assert list(tar.salvage(long, 100)) == [tar.Gap(0, 1536)], "larger than allowed"

@@ -259,3 +259,51 @@ def test_findings_say_what_to_do(spoilt):
     (spoilt / "shards" / row.shard).unlink()
     for finding in validate(Store.at(spoilt)).findings:
         assert finding.remedy and str(finding).startswith(f"{finding.check}: {finding.shard}")
+
+
+# --- How much is looked at --------------------------------------------------------------------------------------------
+
+
+def test_a_drawn_sample_is_read_alone_and_the_same_each_time(dataset):
+    def drawn(seed: int) -> list[str]:
+        looked: list[str] = []
+        report = validate(dataset, Validation("files", 3, seed, phrases=lambda pair: looked.append(pair.key) or ()))
+        assert report.ok and report.samples == 3 and report.bytes < validate(dataset, Validation("files")).bytes
+        return sorted(looked)
+
+    assert drawn(5) == drawn(5) and len(drawn(5)) == 3
+    assert len({tuple(drawn(seed)) for seed in range(5)}) > 1
+
+
+def test_a_drawn_sample_is_checked_as_all_are(spoilt):
+    row = a_row(spoilt)
+    at = row.member("mp4")
+    rewrite(spoilt / "shards" / row.shard, lambda data: data.__setitem__(at.offset + at.size - 9, 0xA5))
+    assert ("hash", row.key) in found(validate(Store.at(spoilt), Validation(sample=7)))
+    rewrite(spoilt / "shards" / row.shard, lambda data: data.__setitem__(slice(0, 4), b"\xff\xff\xff\xff"))
+    assert ("tar", None) in found(validate(Store.at(spoilt), Validation("files", sample=7)))
+
+
+def test_depth_is_what_is_decoded(check_sample, made_samples, make_dataset):
+    made = made_samples[0]
+    face = next(name for name, _ in made.members if name.endswith("face.png"))
+    broken = tuple(Member(n, b"GIF89a" if n == face else b"no video" if n == "mp4" else d) for n, d in made.members)
+    out = make_dataset([type(made)(made.pair, broken)], "broken")
+    checks = {
+        depth: {f.check for f in validate(out, Validation(depth)).findings} for depth in ("files", "images", "clips")
+    }
+    assert checks == {"files": set(), "images": {"image"}, "clips": {"image", "clip"}}
+
+
+def test_it_says_what_took_longest(dataset):
+    report = validate(dataset)
+    assert set(report.spent) == {"reading", "records", "images", "clips"} and report.bound in report.spent
+    assert set(validate(dataset, Validation("files")).spent) == {"reading", "records"}
+
+
+def test_phrases_must_have_tokens(dataset):
+    def nobody(pair: Pair) -> list[str]:
+        return [f"{r.entity}: no token" for r in pair.references if r.kind == "face"]
+
+    findings = validate(dataset, Validation("files", phrases=nobody)).findings
+    assert {f.check for f in findings} == {"phrase"} and len(findings) == sum(r.subjects for r in Index.read(dataset))
