@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import groupby
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from pydantic import ValidationError
 
-from dataengine.records import Pair
+from dataengine.records import Pair, Reference
 from dataengine.shards import tar
 from dataengine.shards.index import Index, IndexRow, read_range
 from dataengine.shards.tar import ShardError
@@ -25,6 +29,30 @@ class Sample:
 
     pair: Pair
     members: Mapping[str, bytes]
+
+    def image(self, reference: Reference) -> NDArray[np.uint8]:
+        """A reference as RGB, [h, w, 3]: masked on white, but for faces and backgrounds. Raises `ValueError`."""
+        return self._decoded(reference.member, "RGB")
+
+    def mask(self, reference: Reference) -> NDArray[np.bool_] | None:
+        """Its pixels in the frame it was cut from, [height, width] of the clip; None where it was not cut by a mask."""
+        return None if reference.mask_member is None else self._decoded(reference.mask_member, "1")
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """The clip's frames in order, RGB [height, width, 3]. Raises `VideoError`."""
+        from dataengine.video import iter_frames  # a second of imports that only this needs
+
+        for frame in iter_frames(BytesIO(self.members["mp4"]), on_error="raise"):
+            yield frame.rgb
+
+    def _decoded(self, member: str, mode: str) -> NDArray:
+        if member not in self.members:
+            raise ValueError(f"sample {self.pair.key} has no {member}: run `dataengine validate`")
+        try:
+            with Image.open(BytesIO(self.members[member]), formats=("PNG",)) as image:
+                return np.asarray(image.convert(mode))
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"sample {self.pair.key}: {member} cannot be decoded ({error})") from error
 
 
 class PairDataset:
@@ -55,12 +83,16 @@ class PairDataset:
 
     def _read(self, row: IndexRow) -> Sample:
         start, end = row.span
-        data = read_range(self.out, row.shard, start, end - start)
-        if len(data) != end - start:
-            raise ShardError(row.shard, row.key, "the shard ends before it", "run `dataengine validate`")
-        return _sample(
-            row.shard, row.key, {m.name: data[m.offset - start : m.offset - start + m.size] for m in row.members}
-        )
+        return sample_of(row, read_range(self.out, row.shard, start, end - start))
+
+
+def sample_of(row: IndexRow, data: bytes) -> Sample:
+    """The sample whose bytes these are, from the first one of its first file. Raises `ShardError`."""
+    start, end = row.span
+    if len(data) != end - start:
+        raise ShardError(row.shard, row.key, "the shard ends before it", "run `dataengine validate`")
+    files = {at.name: data[at.offset - start : at.offset - start + at.size] for at in row.members}
+    return _sample(row.shard, row.key, files)
 
 
 def iter_samples(stream: BinaryIO, shard: str, max_bytes: int = MAX_SAMPLE_BYTES) -> Iterator[Sample]:

@@ -37,6 +37,30 @@ def test_by_position_and_by_key(dataset, made_samples):
         data.find("none")
 
 
+def test_pictures_are_decoded_on_demand(dataset, made_samples):
+    sample = PairDataset(dataset)[0]
+    subject = sample.pair.subjects[0]
+    for reference in (subject.face, *subject.attributes):
+        assert sample.image(reference).shape == (reference.box.height, reference.box.width, 3)
+    attribute = subject.attributes[0]
+    mask = sample.mask(attribute)
+    assert mask.dtype == bool and mask.shape == (sample.pair.height, sample.pair.width)
+    outside = ~mask[int(attribute.box.y0) : int(attribute.box.y1), int(attribute.box.x0) : int(attribute.box.x1)]
+    assert (sample.image(attribute)[outside] == 255).all(), "masked on white"
+    assert sample.mask(subject.face) is None
+    frames = list(sample.frames())
+    assert len(frames) == sample.pair.frames and frames[0].shape == (sample.pair.height, sample.pair.width, 3)
+
+
+def test_a_picture_that_is_missing_or_broken_is_named(dataset):
+    sample = PairDataset(dataset)[0]
+    face = sample.pair.subjects[0].face
+    with pytest.raises(ValueError, match=f"{sample.pair.key} has no {face.member}"):
+        reader.Sample(sample.pair, {}).image(face)
+    with pytest.raises(ValueError, match=f"{face.member} cannot be decoded"):
+        reader.Sample(sample.pair, {face.member: b"GIF89a"}).image(face)
+
+
 def test_a_sample_costs_one_read(dataset, monkeypatch):
     data = PairDataset(dataset)
     reads = []
