@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a stored `Pair` changes in a way that an older reader cannot read."""
 
 STILL_POSITIONS = (0.05, 0.50, 0.95)
@@ -427,6 +427,16 @@ class EncodedClip(Record):
 # --- Decisions: what goes into a shard --------------------------------------------------------------------------------
 
 
+class Origin(Record):
+    """Another clip that a reference was cut from. The reference's still, time, box and mask are that clip's."""
+
+    clip: Clip
+    width: int = Field(description="of that clip's frame")
+    height: int
+    entity: EntityId = Field(description="what it is called there")
+    similarity: float = Field(description="cosine between it and what the sample's own clip shows")
+
+
 class Reference(Record):
     """A reference image and the words it is bound to."""
 
@@ -440,6 +450,10 @@ class Reference(Record):
     box: Box = Field(description="where it stands in the clip's frame")
     area_share: Share = Field(description="its pixels as a share of the frame")
     score: float = Field(description="the measuring model's score; 1 where it gives none")
+    sharpness: float | None = Field(None, description="of a face: variance of the Laplacian over it")
+    frontal: Share | None = Field(None, description="of a face: 1 looks into the camera, 0 is a profile")
+    visible: Share | None = Field(None, description="of a face: not cut off by the frame and not covered")
+    origin: Origin | None = Field(None, description="the clip it was cut from; None for the sample's own")
 
     @model_validator(mode="after")
     def _phrase_is_tied(self) -> Self:
@@ -457,6 +471,33 @@ class Subject(Record):
     attributes: tuple[Reference, ...] = Field(max_length=3)
     body: Reference | None
     owner_share: Share = Field(description="the annotator's agreement that this face is the subject the caption names")
+    likeness: float | None = Field(
+        None, description="least cosine between the embeddings of the person's sightings; None with fewer than two"
+    )
+
+
+class Relation(Record):
+    """How strongly one attribute is tied to one subject, by each witness; None where a witness says nothing."""
+
+    attribute: EntityId
+    subject: int
+    votes: Share | None = Field(description="the annotator's, for this subject's person")
+    inside: Share | None = Field(
+        description="of the attribute's pixels, inside this subject's body box in the still of the reference"
+    )
+
+
+class PairQuality(Record):
+    """How good a sample's pictures are; None where nothing measured it. The worst still counts."""
+
+    sharpness: float | None = Field(None, description="least variance of the Laplacian, at 360 lines of height")
+    brightness: Share | None = Field(None, description="mean luma of all stills")
+    clipped: Share | None = Field(None, description="most pixels of a still that are black or white altogether")
+    motion: float | None = Field(None, description="median optical flow, in frame heights a second")
+    overlay_share: Share | None = Field(None, description="area of lettering that stands still")
+    aesthetic: float | None = Field(None, description="1…10")
+    nsfw: Share | None = Field(None, description="the highest score of a still")
+    hashes: tuple[str, ...] | None = Field(None, description="perceptual hash of each still, 64 bits in hex")
 
 
 class StageProvenance(Record):
@@ -493,6 +534,9 @@ class Pair(Record):
     subjects: tuple[Subject, ...]
     objects: tuple[Reference, ...]
     background: Reference | None
+    relations: tuple[Relation, ...] = Field((), description="all attributes by all subjects, of the sample's own clip")
+    quality: PairQuality = PairQuality()
+    licence: str | None = Field(None, description="of the source, as it was given")
     provenance: Provenance
 
     @property
