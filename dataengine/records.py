@@ -144,12 +144,25 @@ class Mask(Record):
 
 
 class SourceVideo(Record):
-    """One video file by content. Copies of a file are one source with several names."""
+    """One video file by content. Copies of a file are one source with several names.
 
-    source_id: str = Field(description="hash of the file's bytes")
+    A file that came with a caption is another source than the same file without, or with another caption: what was
+    asked about it depends on the caption.
+    """
+
+    source_id: str = Field(description="hash of the file's bytes, and of the caption that came with it")
     uri: str = Field(description="where it is read from: a local path or a URI")
     names: tuple[str, ...] = Field(description="path below the input folder of every copy, sorted")
     size_bytes: int
+    caption: str | None = Field(None, description="given with the video; part of what `source_id` is the hash of")
+
+
+class GivenVideo(Record):
+    """A line of a table of videos (`*.videos.jsonl`): a file, and the caption that somebody gave it."""
+
+    uri: str = Field(description="a local path below the table's folder, or an absolute path, or a URI")
+    name: str = Field(description="what the video is called in tables and messages")
+    caption: str = Field(min_length=1, max_length=16_384)
 
 
 class Clip(Record):
@@ -454,6 +467,7 @@ class Reference(Record):
     frontal: Share | None = Field(None, description="of a face: 1 looks into the camera, 0 is a profile")
     visible: Share | None = Field(None, description="of a face: not cut off by the frame and not covered")
     origin: Origin | None = Field(None, description="the clip it was cut from; None for the sample's own")
+    placed: bool = Field(True, description="False: nobody knows where in the clip it stands; its box has its size alone")
 
     @model_validator(mode="after")
     def _phrase_is_tied(self) -> Self:
