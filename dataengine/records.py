@@ -467,7 +467,9 @@ class Reference(Record):
     frontal: Share | None = Field(None, description="of a face: 1 looks into the camera, 0 is a profile")
     visible: Share | None = Field(None, description="of a face: not cut off by the frame and not covered")
     origin: Origin | None = Field(None, description="the clip it was cut from; None for the sample's own")
-    placed: bool = Field(True, description="False: nobody knows where in the clip it stands; its box has its size alone")
+    placed: bool = Field(
+        True, description="False: nobody knows where in the clip it stands; its box has its size alone"
+    )
 
     @model_validator(mode="after")
     def _phrase_is_tied(self) -> Self:
