@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a stored `Pair` changes in a way that an older reader cannot read."""
 
 STILL_POSITIONS = (0.05, 0.50, 0.95)
@@ -144,12 +144,25 @@ class Mask(Record):
 
 
 class SourceVideo(Record):
-    """One video file by content. Copies of a file are one source with several names."""
+    """One video file by content. Copies of a file are one source with several names.
 
-    source_id: str = Field(description="hash of the file's bytes")
+    A file that came with a caption is another source than the same file without, or with another caption: what was
+    asked about it depends on the caption.
+    """
+
+    source_id: str = Field(description="hash of the file's bytes, and of the caption that came with it")
     uri: str = Field(description="where it is read from: a local path or a URI")
     names: tuple[str, ...] = Field(description="path below the input folder of every copy, sorted")
     size_bytes: int
+    caption: str | None = Field(None, description="given with the video; part of what `source_id` is the hash of")
+
+
+class GivenVideo(Record):
+    """A line of a table of videos (`*.videos.jsonl`): a file, and the caption that somebody gave it."""
+
+    uri: str = Field(description="a local path below the table's folder, or an absolute path, or a URI")
+    name: str = Field(description="what the video is called in tables and messages")
+    caption: str = Field(min_length=1, max_length=16_384)
 
 
 class Clip(Record):
@@ -427,6 +440,16 @@ class EncodedClip(Record):
 # --- Decisions: what goes into a shard --------------------------------------------------------------------------------
 
 
+class Origin(Record):
+    """Another clip that a reference was cut from. The reference's still, time, box and mask are that clip's."""
+
+    clip: Clip
+    width: int = Field(description="of that clip's frame")
+    height: int
+    entity: EntityId = Field(description="what it is called there")
+    similarity: float = Field(description="cosine between it and what the sample's own clip shows")
+
+
 class Reference(Record):
     """A reference image and the words it is bound to."""
 
@@ -440,6 +463,13 @@ class Reference(Record):
     box: Box = Field(description="where it stands in the clip's frame")
     area_share: Share = Field(description="its pixels as a share of the frame")
     score: float = Field(description="the measuring model's score; 1 where it gives none")
+    sharpness: float | None = Field(None, description="of a face: variance of the Laplacian over it")
+    frontal: Share | None = Field(None, description="of a face: 1 looks into the camera, 0 is a profile")
+    visible: Share | None = Field(None, description="of a face: not cut off by the frame and not covered")
+    origin: Origin | None = Field(None, description="the clip it was cut from; None for the sample's own")
+    placed: bool = Field(
+        True, description="False: nobody knows where in the clip it stands; its box has its size alone"
+    )
 
     @model_validator(mode="after")
     def _phrase_is_tied(self) -> Self:
@@ -457,6 +487,33 @@ class Subject(Record):
     attributes: tuple[Reference, ...] = Field(max_length=3)
     body: Reference | None
     owner_share: Share = Field(description="the annotator's agreement that this face is the subject the caption names")
+    likeness: float | None = Field(
+        None, description="least cosine between the embeddings of the person's sightings; None with fewer than two"
+    )
+
+
+class Relation(Record):
+    """How strongly one attribute is tied to one subject, by each witness; None where a witness says nothing."""
+
+    attribute: EntityId
+    subject: int
+    votes: Share | None = Field(description="the annotator's, for this subject's person")
+    inside: Share | None = Field(
+        description="of the attribute's pixels, inside this subject's body box in the still of the reference"
+    )
+
+
+class PairQuality(Record):
+    """How good a sample's pictures are; None where nothing measured it. The worst still counts."""
+
+    sharpness: float | None = Field(None, description="least variance of the Laplacian, at 360 lines of height")
+    brightness: Share | None = Field(None, description="mean luma of all stills")
+    clipped: Share | None = Field(None, description="most pixels of a still that are black or white altogether")
+    motion: float | None = Field(None, description="median optical flow, in frame heights a second")
+    overlay_share: Share | None = Field(None, description="area of lettering that stands still")
+    aesthetic: float | None = Field(None, description="1…10")
+    nsfw: Share | None = Field(None, description="the highest score of a still")
+    hashes: tuple[str, ...] | None = Field(None, description="perceptual hash of each still, 64 bits in hex")
 
 
 class StageProvenance(Record):
@@ -493,6 +550,9 @@ class Pair(Record):
     subjects: tuple[Subject, ...]
     objects: tuple[Reference, ...]
     background: Reference | None
+    relations: tuple[Relation, ...] = Field((), description="all attributes by all subjects, of the sample's own clip")
+    quality: PairQuality = PairQuality()
+    licence: str | None = Field(None, description="of the source, as it was given")
     provenance: Provenance
 
     @property

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,7 +158,12 @@ _QUARANTINE = pa.schema(
 def _write_tables(store: Store, sources: inputs.Sources, verdicts: Verdicts) -> list[Quarantined]:
     """`clips.parquet`, and `quarantine.parquet`: a row for everything that failed, with the reason."""
     verdicts.write_clips()
-    quarantined = sorted((*sources.unreadable, *verdicts.quarantined()), key=lambda q: (q.stage, q.id))
+    return write_quarantine(store, (*sources.unreadable, *verdicts.quarantined()))
+
+
+def write_quarantine(store: Store, rows: Iterable[Quarantined]) -> list[Quarantined]:
+    """`quarantine.parquet`: these rows, sorted."""
+    quarantined = sorted(rows, key=lambda q: (q.stage, q.id))
     table = pa.Table.from_pylist([q.model_dump() for q in quarantined], _QUARANTINE)
     with store.open_output("quarantine.parquet") as stream:
         pq.write_table(table, stream)

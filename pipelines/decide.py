@@ -45,6 +45,8 @@ _SCHEMA = pa.schema(
     ]
 )
 _CLIPS = ("clip_id", "source_id", "start_s", "end_s", "verdict", "detail", "dropped")
+CLIPS_SCHEMA = pa.schema([_SCHEMA.field(name) for name in _CLIPS])
+"""Of `clips.parquet`."""
 _ROWS_OF_GROUP = 16
 """Packing reads pairs in the order of keys, not of clips."""
 _MOST_TASKS = 256
@@ -170,7 +172,7 @@ class Verdicts:
         """`clips.parquet`: every clip with what was decided, and which parts of it were dropped and why."""
         with (
             self.store.open_output("clips.parquet") as stream,
-            pq.ParquetWriter(stream, pa.schema([_SCHEMA.field(name) for name in _CLIPS])) as writer,
+            pq.ParquetWriter(stream, CLIPS_SCHEMA) as writer,
         ):
             for table in even_tables(self._clips()):
                 writer.write_table(table)

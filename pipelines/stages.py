@@ -29,6 +29,7 @@ from dataengine.records import (
     Grounding,
     People,
     Provenance,
+    Quality,
     Rejected,
     Segmentation,
     ShotScores,
@@ -65,6 +66,7 @@ class Decisions:
             segmentation=row[Segmentation],
             background=row[Background],
             encoded=row[EncodedClip],
+            quality=row[Quality],
         )
         return decide_pair(measured, self.provenance, self.settings.decide, self.settings.seed)
 

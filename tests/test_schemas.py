@@ -52,7 +52,7 @@ def test_pairs_obey_and_others_do_not(measured_clip):
     validator("decision.schema.json").validate(json.loads(decision.to_json()))
     check, pair = validator("pair.schema.json"), json.loads(decision.outcome.to_json())
     check.validate(pair)
-    for change in ({"key": "a.b"}, {"split": "test"}, {"licence": ""}, {"subjects": [{}]}, {"clip": None}):
+    for change in ({"key": "a.b"}, {"split": "test"}, {"weather": ""}, {"subjects": [{}]}, {"clip": None}):
         assert not check.is_valid(pair | change), change
     for field in pair:
         assert not check.is_valid({name: value for name, value in pair.items() if name != field}), field

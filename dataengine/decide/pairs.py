@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
+from operator import mul
 
-from dataengine import phrases, spans
+from dataengine import masks, phrases, spans
 from dataengine.config import DecideSettings, FilterRules
 from dataengine.decide import gates, ownership, references
 from dataengine.decide.references import Candidate
@@ -23,13 +25,17 @@ from dataengine.records import (
     Kind,
     Mention,
     Pair,
+    PairQuality,
     People,
+    Person,
     PersonMention,
     Phrase,
     Provenance,
+    Quality,
     Reason,
     Reference,
     Rejected,
+    Relation,
     Segmentation,
     Sighting,
     Span,
@@ -52,6 +58,7 @@ class Measured:
     segmentation: Segmentation
     background: Background
     encoded: EncodedClip
+    quality: Quality | None = None
 
 
 def decide_pair(measured: Measured, provenance: Provenance, rules: DecideSettings, seed: int) -> Decision:
@@ -89,9 +96,32 @@ def decide_pair(measured: Measured, provenance: Provenance, rules: DecideSetting
         subjects=subjects,
         objects=objects,
         background=background,
+        relations=draft.relations(subjects),
+        quality=pair_quality(measured.quality),
         provenance=provenance,
     )
     return Decision(outcome=pair, dropped=tuple(draft.dropped))
+
+
+def pair_quality(measured: Quality | None) -> PairQuality:
+    """What a pair keeps of its clip's quality: the worst still's values."""
+    if measured is None:
+        return PairQuality()
+    return PairQuality(
+        sharpness=min(measured.sharpness),
+        brightness=sum(measured.brightness) / len(measured.brightness),
+        clipped=max(measured.clipped),
+        motion=measured.motion,
+        overlay_share=measured.overlay_share,
+        aesthetic=measured.aesthetic,
+        hashes=measured.hashes,
+    )
+
+
+def likeness(person: Person) -> float | None:
+    """Least cosine between the embeddings of a person's sightings; None with fewer than two."""
+    known = [s.embedding for s in person.sightings if s.embedding]
+    return min((sum(map(mul, a, b)) for a, b in combinations(known, 2)), default=None)
 
 
 def _rejected(clip: Clip, reason: Reason, dropped: Sequence[Dropped] = ()) -> Decision:
@@ -106,6 +136,7 @@ class _Named:
     mention: PersonMention
     noun: Phrase
     vote: Vote
+    person: Person
     sightings: tuple[Sighting, ...]
 
 
@@ -121,11 +152,13 @@ class _Draft:
     seed: int
     taken: list[Span] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
+    named: list[_Named] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._masks: dict[str, list[EntityMask]] = {}
         for found in self.measured.segmentation.masks:
             self._masks.setdefault(found.entity, []).append(found)
+        self._people = {person.index: person for person in self.measured.people.people}
         self._grounded = {place: found.score for place, found in self.measured.grounding.best.items()}
 
     @property
@@ -137,7 +170,8 @@ class _Draft:
     def subjects(self) -> tuple[Subject, ...]:
         """Everyone the caption names who has a face, with what is certainly theirs."""
         # All nouns claim their words before any attribute does: a subject is worth more than a phrase of another one.
-        return tuple(self._subject(named) for named in self._named())
+        self.named = self._named()
+        return tuple(self._subject(named) for named in self.named)
 
     def _named(self) -> list[_Named]:
         caption, named = self.measured.caption, []
@@ -146,27 +180,30 @@ class _Draft:
             sightings = vote if isinstance(vote, Reason) else self._usable(vote.person)
             noun = sightings if isinstance(sightings, Reason) else self._claim(mention.noun.phrase)
             if isinstance(vote, Vote) and not isinstance(sightings, Reason) and isinstance(noun, Phrase):
-                named.append(_Named(index, mention, noun, vote, sightings))
+                named.append(_Named(index, mention, noun, vote, self._people[vote.person], sightings))
             elif isinstance(noun, Reason):
                 self._drop(f"s{index}", mention.noun.phrase, noun)
         return named
 
     def _usable(self, person: int) -> tuple[Sighting, ...] | Reason:
-        for found in self.measured.people.people:
-            if found.index == person:
-                return gates.usable_sightings(found, self._filters)
-        return Reason("owner_unseen", f"the caption speaks of person {person}, whom no still shows")
+        if person not in self._people:
+            return Reason("owner_unseen", f"the caption speaks of person {person}, whom no still shows")
+        return gates.usable_sightings(self._people[person], self._filters)
 
     def _subject(self, named: _Named) -> Subject:
         stills = self.measured.stills
         faces = [references.of_face(s, stills.width, stills.height) for s in named.sightings]
+        face = self._reference(f"s{named.index}.face", "face", named.noun, faces)
+        seen = next(s for s in named.sightings if s.still == face.still)
+        measured = {"sharpness": seen.sharpness, "frontal": seen.frontal, "visible": seen.visible}
         return Subject(
             index=named.index,
             noun=named.noun,
-            face=self._reference(f"s{named.index}.face", "face", named.noun, faces),
+            face=face.model_copy(update=measured),
             attributes=self._attributes(named),
             body=self._body(named),
             owner_share=named.vote.share,
+            likeness=likeness(named.person),
         )
 
     def _attributes(self, named: _Named) -> tuple[Reference, ...]:
@@ -221,6 +258,27 @@ class _Draft:
                 candidate = strange or candidate
             judged.append(candidate)
         return _good(judged)
+
+    def relations(self, subjects: Sequence[Subject]) -> tuple[Relation, ...]:
+        """What each witness says of every attribute and every subject: who else could have been the owner."""
+        return tuple(
+            self._relation(attribute, mention, rival)
+            for subject, owner in zip(subjects, self.named, strict=True)
+            for attribute in subject.attributes
+            for mention in [owner.mention.attributes[int(attribute.entity.rpartition("a")[2])]]
+            for rival in self.named
+        )
+
+    def _relation(self, attribute: Reference, mention: Mention, rival: _Named) -> Relation:
+        votes = {vote.person: vote.share for vote in mention.votes}
+        found = next(m for m in self._masks[attribute.entity] if m.still == attribute.still)
+        body = next((s.body for s in rival.person.sightings if s.still == attribute.still), None)
+        return Relation(
+            attribute=attribute.entity,
+            subject=rival.index,
+            votes=votes.get(rival.vote.person, 0.0) if votes else None,
+            inside=None if body is None else masks.share_inside(found.mask, found.box, body),
+        )
 
     # --- Objects and background
 

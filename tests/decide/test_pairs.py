@@ -16,9 +16,11 @@ from dataengine.records import (
     Grounding,
     Mention,
     Pair,
+    PairQuality,
     People,
     Phrase,
     Provenance,
+    Quality,
     Rejected,
     Segmentation,
     Span,
@@ -263,3 +265,68 @@ def test_split_is_the_sources(measured_clip):
 
     assert splits(0.3) == [split_of(f"source{number}", 0.3) for number in range(12)]
     assert set(splits(0.3)) == {"train", "val"} and set(splits(0)) == {"train"}
+
+
+def test_every_witness_is_heard_of_every_tie(measured_clip):
+    measured = measured_clip(0)
+    votes = (Vote(person=0, share=0.7), Vote(person=1, share=0.2))
+    worn = measured.caption.people[0].attributes[0].model_copy(update={"votes": votes})
+    relations = pair_of(with_attributes(measured, 0, worn)).relations
+    assert [(r.attribute, r.subject, r.votes, r.inside) for r in relations] == [
+        ("s0.a0", 0, 0.7, pytest.approx(1)),
+        ("s0.a0", 1, 0.2, 0.0),
+        ("s1.a0", 0, 0.0, 0.0),
+        ("s1.a0", 1, 0.8, pytest.approx(1)),
+    ]
+
+
+def test_a_witness_that_says_nothing_is_none(measured_clip):
+    measured = measured_clip(0)
+    man = measured.people.people[1]
+    gone = man.model_copy(update={"sightings": tuple(s for s in man.sightings if s.still != 1)})
+    pair = pair_of(replace(measured, people=People(people=(measured.people.people[0], gone))))
+    assert pair.subjects[0].attributes[0].still == 1
+    assert [r.inside for r in pair.relations] == [pytest.approx(1), None, 0.0, pytest.approx(1)]
+
+
+def test_what_is_known_of_faces_and_pictures(measured_clip):
+    measured = measured_clip(0)
+    assert pair_of(measured).subjects[0].likeness is None
+    assert pair_of(measured).quality == PairQuality()
+    woman = measured.people.people[0]
+    looks = ((1.0, 0.0), (0.6, 0.8), (0.8, 0.6))
+    seen = tuple(
+        s.model_copy(update={"embedding": e, "frontal": 0.9, "visible": 0.8})
+        for s, e in zip(woman.sightings, looks, strict=True)
+    )
+    people = People(people=(woman.model_copy(update={"sightings": seen}), measured.people.people[1]))
+    quality = Quality(
+        sharpness=(90.0, 40.0, 60.0),
+        brightness=(0.4, 0.5, 0.6),
+        clipped=(0.0, 0.1, 0.05),
+        motion=0.2,
+        camera_motion=0.1,
+        overlay_share=0.01,
+        aesthetic=5.5,
+        content=Box(0, 0, 320, 180),
+        hashes=("0" * 16,) * 3,
+    )
+    pair = pair_of(replace(measured, people=people, quality=quality))
+    assert pair.subjects[0].likeness == pytest.approx(0.6)
+    face = pair.subjects[0].face
+    assert (face.sharpness, face.frontal, face.visible) == (80.0, 0.9, 0.8)
+    assert (pair.quality.sharpness, pair.quality.clipped, pair.quality.nsfw) == (40.0, 0.1, None)
+    assert pair.quality.brightness == pytest.approx(0.5)
+    assert "embedding" not in pair.to_json(), "who somebody is stays out of shards"
+
+
+def test_pairs_of_the_first_version_are_read(measured_clip):
+    text = pair_of(measured_clip(0)).model_dump(mode="json")
+    for new in ("relations", "quality", "licence"):
+        del text[new]
+    for subject in text["subjects"]:
+        del subject["likeness"]
+        for new in ("sharpness", "frontal", "visible", "origin"):
+            del subject["face"][new]
+    old = Pair.model_validate(text | {"schema_version": 1})
+    assert old.relations == () and old.subjects[0].face.origin is None

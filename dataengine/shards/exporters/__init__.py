@@ -1,0 +1,1 @@
+"""Our shards in other people's layouts: one module a format, each over `contract.Exporter`."""
