@@ -27,10 +27,11 @@ from dataengine.engine.run import connect, each
 from dataengine.engine.survey import StageStanding, total
 from dataengine.engine.worker import Counts
 from dataengine.records import Quantiles, Quarantined, RunSummary, SourceVideo, StageSummary
-from dataengine.shards.card import RUN, card
+from dataengine.shards.card import RUN
 from dataengine.shards.index import INDEX
 from dataengine.store import REMOTE, Store
 from pipelines.alone import alone, stoppable
+from pipelines.card import write_dataset_card
 from pipelines.decide import KEPT, QUARANTINED, Verdicts, decide, grouped
 from pipelines.measure import KNOWN, Work, fold, measure_sources
 from pipelines.pack import pack
@@ -87,7 +88,7 @@ def build(
             store.write(RUN, summary.model_dump_json(indent=1).encode())
             # The report looks at every sample: at a large dataset that is most of a restart that changes nothing.
             if _digests(store) != before or not store.exists("report.html"):
-                store.write("README.md", card(store).encode())
+                write_dataset_card(store)
                 contact_sheet(store)
                 write_report(store)
     return summary

@@ -284,6 +284,7 @@ def _exit_code(pairs: int, quarantined: int) -> Exit:
 
 app.command()(dataset.validate)
 app.command()(dataset.repair)
+app.command()(dataset.card)
 
 
 @audit_app.command("report")

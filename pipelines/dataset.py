@@ -1,4 +1,4 @@
-"""`dataengine validate`, `repair` and `card`: a finished dataset, whoever made it."""
+"""`dataengine validate`, `repair` and `card`: what can be done with a finished dataset, whoever made it."""
 
 from __future__ import annotations
 
@@ -106,6 +106,19 @@ def repair(
     dropped = sum(sample.key is not None for sample in found.dropped)
     console.print(f"{found.kept} samples kept, {dropped} {would}dropped; {index}", highlight=False)
     raise typer.Exit(Exit.QUARANTINED if found.dropped else Exit.DONE)
+
+
+def card(output: Output) -> None:
+    """Write the dataset card anew: README.md and its picture, from the shards, the last build and the audit.
+
+    **Example**: `dataengine card shards/`
+    """
+    from dataengine.store import Store
+    from pipelines.card import write_dataset_card
+
+    with explained():
+        write_dataset_card(Store.at(output))
+    console.print(f"{output}/README.md", highlight=False, soft_wrap=True)
 
 
 def _phrase_check(tokenizer: str, max_tokens: int) -> PhraseCheck:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
 import yaml
 
 from dataengine.records import RunSummary, StageProvenance
+from dataengine.shards.card_picture import distributions
 from dataengine.shards.index import SHARDS, Index
 from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
@@ -24,17 +26,42 @@ _HUB_SIZES = (
 )
 
 
-def card(out: Store) -> str:
+CARD = "README.md"
+PICTURE = "distributions.png"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a card says that the dataset itself does not hold.
+
+    Attributes:
+        prompts: texts that models were asked with, by their hash as provenance has it.
+        audit: what people found who looked at samples, as Markdown; empty: nobody has looked.
+    """
+
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    audit: str = ""
+
+
+def write_card(out: Store, told: Told = Told()) -> None:
+    """Write `README.md`, and its picture where there are samples. Raises as `card`."""
+    out.write(CARD, card(out, told).encode())
+    index = Index.read(out)
+    if len(index):
+        out.write(PICTURE, distributions(index))
+
+
+def card(out: Store, told: Told = Told()) -> str:
     """The card of a dataset, from its index, its samples' provenance and its last run.
 
     Raises what `Index.read` and `PairDataset` raise when there is no dataset, `ValueError` for a damaged run summary.
     """
     dataset = PairDataset(out)
     summary = RunSummary.from_json(out.read(RUN)) if out.exists(RUN) else None
-    return render(dataset.index, _provenance(dataset), summary)
+    return render(dataset.index, _provenance(dataset), summary, told)
 
 
-def render(index: Index, stages: Iterable[StageProvenance], summary: RunSummary | None) -> str:
+def render(index: Index, stages: Sequence[StageProvenance], summary: RunSummary | None, told: Told) -> str:
     """The card's Markdown: the same for the same dataset, without a date or a path."""
     return "\n".join(
         (
@@ -51,6 +78,7 @@ def render(index: Index, stages: Iterable[StageProvenance], summary: RunSummary 
             "",
             *_counts(index),
             "",
+            *([f"![How sizes and numbers are distributed]({PICTURE})", ""] if len(index) else []),
             _files(),
             "",
             "## How to load it",
@@ -60,6 +88,11 @@ def render(index: Index, stages: Iterable[StageProvenance], summary: RunSummary 
             "## How it was made",
             "",
             *_making(stages, summary),
+            *_prompts(stages, told.prompts),
+            "",
+            "## How good it is",
+            "",
+            told.audit or "Nobody has looked at samples of it yet: `dataengine audit serve` is the place to.",
             "",
             _limits(),
             "",
@@ -176,7 +209,7 @@ print(len(dataset), sample.pair.caption, sorted(sample.members))
 ```'''
 
 
-def _making(stages: Iterable[StageProvenance], summary: RunSummary | None) -> list[str]:
+def _making(stages: Sequence[StageProvenance], summary: RunSummary | None) -> list[str]:
     rows = [(s.stage, s.model, s.revision or "-", s.version, s.fingerprint) for s in stages]
     lines = ["Measured by:", "", *_table(("stage", "model", "revision", "code version", "fingerprint"), rows)]
     if summary is None:
@@ -195,6 +228,17 @@ def _making(stages: Iterable[StageProvenance], summary: RunSummary | None) -> li
         "```",
     ]
     return lines
+
+
+def _prompts(stages: Sequence[StageProvenance], texts: Mapping[str, str]) -> Iterator[str]:
+    """The texts that models were asked with; a text that is no longer at hand is named by its hash."""
+    for stage in stages:
+        if stage.prompt:
+            text = texts.get(stage.prompt)
+            yield ""
+            yield f"`{_cell(stage.stage)}` was asked with the prompts `{stage.prompt}`" + (":" if text else ".")
+            if text:
+                yield from ("", "````text", text.replace("````", "''''"), "````")
 
 
 def _limits() -> str:

@@ -18,6 +18,7 @@ COMMANDS = (
     "preflight",
     "validate",
     "repair",
+    "card",
     "audit report",
     "train",
     "sample",

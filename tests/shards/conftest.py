@@ -25,7 +25,13 @@ PROVENANCE = Provenance(
             stage="faces", version=1, fingerprint="f1", model="centerface", revision="1.5.0", prompt="", parameters={}
         ),
         StageProvenance(
-            stage="caption", version=3, fingerprint="c3", model="colour|baseline", revision="", prompt="", parameters={}
+            stage="caption",
+            version=3,
+            fingerprint="c3",
+            model="colour|baseline",
+            revision="",
+            prompt="p3",
+            parameters={},
         ),
     ),
     decided_by="test",

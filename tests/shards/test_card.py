@@ -1,11 +1,13 @@
 """The dataset card: true numbers, a head that the hub reads, and snippets that run."""
 
+import io
 import re
 
 import pytest
 import yaml
+from PIL import Image
 
-from dataengine.shards.card import card
+from dataengine.shards.card import Told, card, write_card
 from dataengine.shards.index import Index
 
 
@@ -59,3 +61,29 @@ def test_an_empty_dataset_has_a_card(make_dataset):
 
 def test_the_card_is_the_same_every_time(text, dataset):
     assert card(dataset) == text and dataset.uri not in text
+
+
+def test_prompts_are_told_where_they_are_known(dataset):
+    assert "asked with the prompts `p3`." in card(dataset)
+    told = card(dataset, Told(prompts={"p3": "Describe it.\n```json\n{}\n```"}))
+    assert "asked with the prompts `p3`:\n\n````text\nDescribe it.\n```json" in told
+
+
+def test_it_says_whether_somebody_has_looked(dataset):
+    assert "Nobody has looked at samples" in card(dataset)
+    told = card(dataset, Told(audit="2 of 60 random samples were wrong."))
+    assert "2 of 60 random samples were wrong." in told and "Nobody has looked" not in told
+
+
+def test_it_is_written_with_a_picture_of_its_own(make_dataset, made_samples):
+    out = make_dataset(made_samples, "carded")
+    write_card(out)
+    assert "(distributions.png)" in out.read("README.md").decode()
+    picture = out.read("distributions.png")
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.size == (1100, 528) and len(image.convert("L").getcolors()) > 10
+    write_card(out)
+    assert out.read("distributions.png") == picture, "the same bytes for the same dataset"
+    empty = make_dataset((), "empty")
+    write_card(empty)
+    assert not empty.exists("distributions.png") and "distributions.png" not in empty.read("README.md").decode()
