@@ -21,9 +21,8 @@ class SampleState(Record):
     def after(self, event: Event) -> SampleState:
         """The state one event later. Raises `ValueError` for an event of somebody else or on another sample."""
         if (event.key, event.auditor) != (self.key, self.auditor):
-            raise ValueError(
-                f"event {event.id} is {event.auditor}'s on {event.key}, not {self.auditor}'s on {self.key}"
-            )
+            mine = f"{self.auditor}'s on {self.key}"
+            raise ValueError(f"event {event.id} is {event.auditor}'s on {event.key}, not {mine}")
         if isinstance(event.action, Undo):
             kept = tuple(e for e in self.events if e.id != event.action.event)
         else:
@@ -129,6 +128,4 @@ def _ids(states: Iterable[SampleState]) -> tuple[int, ...]:
 
 
 def _told(state: SampleState) -> str:
-    words = [state.verdict or "repaired", *state.reasons]
-    words += [repair.type for repair in state.repairs]
-    return ", ".join(words)
+    return ", ".join((state.verdict or "repaired", *state.reasons, *(repair.type for repair in state.repairs)))
