@@ -531,6 +531,9 @@ class StageProvenance(Record):
 class Provenance(Record):
     stages: tuple[StageProvenance, ...]
     decided_by: str = Field(description="hash of the decision parameters")
+    events: tuple[int, ...] = Field(
+        (), description="audit events that the sample was repaired by; `audit/applied.parquet` has them"
+    )
 
 
 class Pair(Record):

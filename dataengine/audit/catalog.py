@@ -1,0 +1,276 @@
+"""The samples of a dataset as a table to filter, sort and page through: DuckDB in memory over the dataset's parquet files.
+
+Every statement is constant text; whatever a client says is a bound parameter. Positions are those of the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from dataengine.records import Record
+from dataengine.shards.index import Index
+from dataengine.store import Store
+
+CHECKS_TABLE = "checks.parquet"
+RISK_TABLE = "risk.parquet"
+
+Position = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""A sample's place in the index: the only name of a sample that a client may give."""
+
+AuditorName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$")]
+VerdictName = Literal["accept", "reject", "unsure"]
+
+_COLUMNS = (
+    "key split subjects attributes objects background source_id caption seconds width height face_px face_score "
+    "mask_score owner_share"
+).split()
+
+
+class Query(BaseModel):
+    """What to show and in which order. Empty text and None ask for nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    search: str = Field("", max_length=200, description="words of the caption; case does not matter")
+    phrase: str = Field("", max_length=100, description="part of a phrase that is tied to an entity")
+    source: str = Field("", max_length=64, description="id of the source video")
+    split: Literal["", "train", "val"] = ""
+    check: str = Field("", max_length=64, description="a check that failed; `any` is any of them, `none` none")
+    subjects: int | None = Field(None, ge=0, le=99)
+    risk_min: float = Field(0, ge=0, le=1)
+    risk_max: float = Field(1, ge=0, le=1)
+    verdict: Literal["", "accept", "reject", "unsure", "none", "any"] = Field(
+        "", description="of `auditor`, or of anybody where that is empty; `none` is not decided yet"
+    )
+    auditor: str = Field("", max_length=64)
+    queue: Literal["", "random"] = Field("", description="`random`: only the random stratum that error rates come from")
+    sort: Literal["risk", "index", "seconds", "face", "mask", "agreement", "subjects", "stratum"] = "risk"
+    order: Literal["", "asc", "desc"] = Field("", description="empty: risk falls, everything else rises")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As `matching` takes them."""
+        chosen = self.model_dump(exclude={"order"})
+        falls = self.order == "desc" or (not self.order and self.sort == "risk")
+        return chosen | {"search": self.search.lower(), "phrase": self.phrase.lower(), "sign": -1.0 if falls else 1.0}
+
+
+class Row(NamedTuple):
+    """A sample in a list. `caption` is its beginning only; a caption may have a megabyte."""
+
+    position: int
+    key: str
+    caption: str
+    split: str
+    subjects: int
+    attributes: int
+    objects: int
+    seconds: float
+    width: int
+    height: int
+    face_px: float
+    risk: float | None
+    failed: list[str]
+
+
+class Listing(NamedTuple):
+    rows: list[Row]
+    total: int
+
+
+class Neighbours(NamedTuple):
+    """Where a sample stands among those that a query chooses, counted from 0, and who stands beside it."""
+
+    previous: int | None
+    next: int | None
+    rank: int
+    total: int
+
+
+class Decided(NamedTuple):
+    """The verdict in force of one auditor on one sample."""
+
+    position: int
+    auditor: str
+    verdict: VerdictName
+
+
+class Facet(Record):
+    """A value to filter by and how many samples have it."""
+
+    value: str
+    samples: int
+
+
+class Facets(Record):
+    splits: tuple[Facet, ...]
+    subjects: tuple[Facet, ...]
+    checks: tuple[Facet, ...] = Field(description="failed checks, most frequent first")
+    sources: tuple[Facet, ...] = Field(description="the 200 with most samples")
+
+
+class Finding(NamedTuple):
+    """A stored row of checks.parquet."""
+
+    check: str
+    entity: str
+    score: float
+    passed: bool
+    reason: str
+
+
+_SETUP = """
+CREATE TABLE samples AS
+  SELECT i.*, r.risk, coalesce(r.failed, []) AS failed, coalesce(r.phrases, []) AS phrases, r.stratum
+  FROM read_index i LEFT JOIN read_risk r USING (key) ORDER BY i.position;
+CREATE TABLE decided (position BIGINT, auditor VARCHAR, verdict VARCHAR, PRIMARY KEY (position, auditor));
+
+CREATE MACRO sort_value(s, sort, sign) AS sign * CASE sort
+  WHEN 'risk' THEN coalesce(s.risk, -1) WHEN 'index' THEN s.position WHEN 'seconds' THEN s.seconds
+  WHEN 'face' THEN s.face_px WHEN 'mask' THEN coalesce(s.mask_score, 2) WHEN 'agreement' THEN s.owner_share
+  WHEN 'subjects' THEN s.subjects ELSE coalesce(s.stratum, 1e12) END;
+
+CREATE MACRO has_verdict(place, who, what) AS EXISTS (
+  SELECT 1 FROM decided d WHERE d.position = place AND (who = '' OR d.auditor = who) AND (what = '' OR d.verdict = what));
+
+CREATE MACRO matching(_search, _phrase, _source, _split, _check, _subjects, _risk_min, _risk_max, _verdict, _auditor,
+                      _queue, _sort, _sign) AS TABLE
+  SELECT s.position, sort_value(s, _sort, _sign) AS value FROM samples s
+  WHERE (_search = '' OR contains(lower(s.caption), _search))
+    AND (_phrase = '' OR len(list_filter(s.phrases, lambda p: contains(lower(p), _phrase))) > 0)
+    AND (_source = '' OR s.source_id = _source)
+    AND (_split = '' OR s.split = _split)
+    AND (_check = '' OR (_check = 'any' AND len(s.failed) > 0) OR (_check = 'none' AND len(s.failed) = 0)
+         OR list_contains(s.failed, _check))
+    AND (_subjects IS NULL OR s.subjects = _subjects)
+    AND coalesce(s.risk, 0) BETWEEN _risk_min AND _risk_max
+    AND (_queue = '' OR s.stratum IS NOT NULL)
+    AND (_verdict = '' OR (_verdict = 'none' AND NOT has_verdict(s.position, _auditor, ''))
+         OR (_verdict = 'any' AND has_verdict(s.position, _auditor, ''))
+         OR (_verdict NOT IN ('none', 'any') AND has_verdict(s.position, _auditor, _verdict)));
+"""
+
+_MATCHING = """matching($search, $phrase, $source, $split, $check, $subjects, $risk_min, $risk_max, $verdict, $auditor,
+                           $queue, $sort, $sign)"""
+
+_PAGE = f"""
+WITH found AS MATERIALIZED (SELECT position, value FROM {_MATCHING}),
+     page AS (SELECT * FROM found ORDER BY value, position LIMIT $limit OFFSET $offset)
+SELECT p.position, s.key, s.caption[1:400], s.split, s.subjects, s.attributes, s.objects, s.seconds, s.width, s.height,
+       s.face_px, s.risk, s.failed, (SELECT count(*) FROM found)
+FROM page p JOIN samples s ON s.position = p.position ORDER BY p.value, p.position
+"""  # noqa: S608  (all parts are constants)
+
+_TOTAL = f"SELECT count(*) FROM {_MATCHING}"  # noqa: S608
+
+_NEIGHBOURS = f"""
+WITH found AS MATERIALIZED (SELECT position, value FROM {_MATCHING}),
+     here AS MATERIALIZED (SELECT sort_value(s, $sort, $sign) AS value FROM samples s WHERE s.position = $position),
+     behind AS (SELECT found.* FROM found, here WHERE (found.value, found.position) > (here.value, $position)),
+     before AS (SELECT found.* FROM found, here WHERE (found.value, found.position) < (here.value, $position))
+SELECT (SELECT position FROM before WHERE $skip = '' OR NOT has_verdict(position, $skip, '')
+        ORDER BY value DESC, position DESC LIMIT 1),
+       (SELECT position FROM behind WHERE $skip = '' OR NOT has_verdict(position, $skip, '')
+        ORDER BY value, position LIMIT 1),
+       (SELECT count(*) FROM before), (SELECT count(*) FROM found)
+"""  # noqa: S608
+
+
+class Catalog:
+    """The samples of one dataset as they stood when it was opened, and the verdicts in force that it is told of."""
+
+    def __init__(self, index: Index, risk: pa.Table, checks: pa.Table | None) -> None:
+        """`risk` needs the columns key, risk, failed, phrases and stratum; without `checks` there are no findings."""
+        self.index = index
+        places = pa.array(range(len(index)), pa.int64())
+        # Names are looked up by DuckDB among the variables of this frame: only what is registered may be found.
+        self._database = duckdb.connect(config={"threads": 2, "python_enable_replacements": False})
+        self._database.register("read_index", index.table.select(_COLUMNS).append_column("position", places))
+        self._database.register("read_risk", risk)
+        self._database.execute(_SETUP)
+        for name in ("read_index", "read_risk"):
+            self._database.unregister(name)
+        if checks is not None:
+            self._database.register("read_checks", checks)
+            self._database.execute("CREATE TABLE findings AS SELECT * FROM read_checks ORDER BY key")
+            self._database.unregister("read_checks")
+        self._has_findings = checks is not None
+
+    @classmethod
+    def open(cls, out: Store) -> Catalog:
+        """Raises `StoreError` where there is no index, `ValueError` where a table cannot be read."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def page(self, query: Query, limit: int, offset: int) -> Listing:
+        """`limit` samples from the `offset`-th on, in the query's order; positions break ties."""
+        parameters = query.parameters | {"limit": limit, "offset": offset}
+        found = self._all(_PAGE, parameters)
+        if found:
+            return Listing([Row(*values[:-1]) for values in found], found[0][-1])
+        return Listing([], self._all(_TOTAL, query.parameters)[0][0])
+
+    def neighbours(self, query: Query, position: int, skip_decided_by: str = "") -> Neighbours:
+        """The samples before and behind `position`, which need not be among those chosen itself.
+
+        With `skip_decided_by` both are the nearest ones without a verdict of that auditor.
+        """
+        parameters = query.parameters | {"position": position, "skip": skip_decided_by}
+        return Neighbours(*self._all(_NEIGHBOURS, parameters)[0])
+
+    def findings(self, key: str) -> list[Finding]:
+        """What checks.parquet says of a sample."""
+        if not self._has_findings:
+            return []
+        statement = "SELECT \"check\", entity, score, passed, reason FROM findings WHERE key = $key"
+        return [Finding(*values) for values in self._all(statement, {"key": key})]
+
+    def risk(self, position: int) -> float | None:
+        found = self._all("SELECT risk FROM samples WHERE position = $position", {"position": position})
+        return found[0][0] if found else None
+
+    def positions(self, keys: Iterable[str]) -> dict[str, int]:
+        """Where samples stand; keys that the dataset does not have are left out."""
+        found = self._all(
+            "SELECT key, position FROM samples WHERE list_contains($keys::VARCHAR[], key)", {"keys": list(keys)}
+        )
+        return dict(found)
+
+    def set_decided(self, decided: Iterable[Decided], withdrawn: Iterable[tuple[int, str]]) -> None:
+        """Take over verdicts that came into force, and those (position, auditor) that have none any more."""
+        cursor = self._database.cursor()
+        for verdict in decided:
+            cursor.execute("INSERT OR REPLACE INTO decided VALUES ($position, $auditor, $verdict)", verdict._asdict())
+        for position, auditor in withdrawn:
+            cursor.execute("DELETE FROM decided WHERE position = ? AND auditor = ?", [position, auditor])
+
+    def decided(self, positions: Iterable[int]) -> list[Decided]:
+        """The verdicts in force on some samples."""
+        statement = "SELECT * FROM decided WHERE list_contains($positions::BIGINT[], position) ORDER BY ALL"
+        return [Decided(*values) for values in self._all(statement, {"positions": list(positions)})]
+
+    def facets(self) -> Facets:
+        """What there is to filter by."""
+
+        def counted(statement: str) -> tuple[Facet, ...]:
+            return tuple(Facet(value=str(value), samples=samples) for value, samples in self._all(statement, {}))
+
+        return Facets(
+            splits=counted("SELECT split, count(*) FROM samples GROUP BY 1 ORDER BY 1"),
+            subjects=counted("SELECT subjects, count(*) FROM samples GROUP BY 1 ORDER BY 1"),
+            checks=counted("SELECT unnest(failed) AS c, count(*) FROM samples GROUP BY 1 ORDER BY 2 DESC, 1"),
+            sources=counted("SELECT source_id, count(*) FROM samples GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 200"),
+        )
+
+    def _all(self, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
+        # A cursor each: DuckDB's connections are not for several threads at once.
+        return self._database.cursor().execute(statement, dict(parameters)).fetchall()

@@ -1,0 +1,370 @@
+"""The audit page's server: a FastAPI app over one dataset. Clients name samples by integers and nothing by a path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Path, Request, Response
+from fastapi import Query as InQuery
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from dataengine.audit import palette
+from dataengine.audit.catalog import AuditorName, Facets, Position, Query, VerdictName
+from dataengine.audit.checks import CHECKS
+from dataengine.audit.desk import Desk, Rebuilt
+from dataengine.audit.events import Action, Auditor, EventRefused, LogUnavailable
+from dataengine.audit.repairs import RepairRefused
+from dataengine.audit.scene import UnreadableSample
+from dataengine.audit.security import Access, Guard
+from dataengine.audit.views import SampleView
+from dataengine.audit.wording import visible
+from dataengine.records import Record
+from dataengine.store import StoreError
+
+MAX_PAGE = 200
+_KEEP = {"cache-control": "private, max-age=3600, immutable"}
+_TYPES = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+_TYPES |= {"woff2": "font/woff2", "svg": "image/svg+xml", "txt": "text/plain; charset=utf-8"}
+
+
+class Problem(Record):
+    """Why a request was refused or could not be answered, and what to do."""
+
+    problem: str
+    remedy: str
+
+
+class CheckView(Record):
+    name: str
+    question: str = Field(description="what holds when it passes")
+
+
+class SessionView(Record):
+    """What a page needs before it shows anything."""
+
+    csrf: str = Field(description="goes into the header X-CSRF-Token of every write")
+    generation: int = Field(description="of the dataset: positions hold for it alone")
+    dataset: str
+    samples: int
+    facets: Facets
+    checks: tuple[CheckView, ...]
+    auditors: tuple[str, ...]
+    colours: tuple[str, ...] = Field(description="classes of the palette")
+
+
+class VerdictView(Record):
+    auditor: str
+    verdict: VerdictName
+
+
+class RowView(Record):
+    """A sample in a list."""
+
+    position: int
+    key: str
+    caption: str = Field(description="its beginning")
+    split: str
+    subjects: int
+    attributes: int
+    objects: int
+    seconds: float
+    width: int
+    height: int
+    face_px: float
+    risk: float | None
+    failed: tuple[str, ...]
+    verdict: VerdictName | None = Field(description="the asking auditor's")
+    others: int = Field(description="auditors beside the asking one who have decided")
+
+
+class ListView(Record):
+    generation: int
+    total: int
+    offset: int
+    rows: tuple[RowView, ...]
+
+
+class NeighboursView(Record):
+    previous: int | None
+    next: int | None
+    rank: int = Field(description="samples before this one")
+    total: int
+
+
+class ListQuery(Query):
+    """A page of a list."""
+
+    me: AuditorName | None = Field(None, description="whose verdicts are shown")
+    limit: int = Field(24, ge=1, le=MAX_PAGE)
+    offset: int = Field(0, ge=0, le=2**31 - 1)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {name: value for name, value in super().parameters.items() if name not in ("me", "limit", "offset")}
+
+
+class NeighboursQuery(Query):
+    """What stands beside a sample."""
+
+    me: AuditorName | None = None
+    skip_decided: bool = Field(False, description="pass over what `me` has decided")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {name: value for name, value in super().parameters.items() if name not in ("me", "skip_decided")}
+
+
+class Act(BaseModel):
+    """Something an auditor does to a sample."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    generation: int = Field(ge=0, le=2**31 - 1)
+    auditor: Auditor
+    action: Action
+
+
+class Done(Record):
+    """It is in the log."""
+
+    event: int
+    at: AwareDatetime
+    sample: SampleView
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem} for code in (400, 401, 403, 404, 405, 409, 413, 415, 416, 421, 422, 503)
+}
+_ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
+    (IndexError, 404, "take a position of the list; after a rebuild, reload the page"),
+    (Rebuilt, 409, "reload the page"),
+    (RepairRefused, 409, "repair it another way, or reject the sample"),
+    (EventRefused, 409, "reload the sample and do it again"),
+    (UnreadableSample, 422, "the rest of the dataset works; `dataengine validate` lists all damage"),
+    (LogUnavailable, 503, "nothing was recorded; it is sent again by itself"),
+    (StoreError, 503, "see that the dataset's folder is there and can be read"),
+    (ValueError, 503, "the dataset cannot be read: build it again"),
+)
+
+Number = Annotated[int, Path(ge=0, le=2**31 - 1)]
+
+
+def create_app(desk: Desk, access: Access | None = None) -> FastAPI:
+    """The app for one dataset. `access` None: loopback only, no token."""
+    rules = access or Access()
+    app = FastAPI(title="dataengine audit", version="1", docs_url=None, redoc_url=None, responses=_PROBLEMS)
+    app.state.access = rules
+    for kind, status, remedy in _ERRORS:
+        app.add_exception_handler(kind, _handler(status, remedy))
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _unknown)
+    _add_data(app, desk, rules)
+    _add_media(app, desk)
+    _add_page(app)
+    app.add_middleware(Guard, access=rules)  # type: ignore[arg-type]  # starlette's protocol is narrower than ASGI
+    return app
+
+
+def _add_data(app: FastAPI, desk: Desk, rules: Access) -> None:
+    questions = tuple(CheckView(name=check.__name__, question=(check.__doc__ or "").strip()) for check in CHECKS)
+
+    @app.get("/api/session")
+    def session() -> SessionView:
+        edition = desk.edition()
+        return SessionView(
+            csrf=rules.csrf,
+            generation=edition.number,
+            dataset=visible(desk.out.uri.rstrip("/").rsplit("/", 1)[-1]),
+            samples=len(edition.catalog),
+            facets=edition.catalog.facets(),
+            checks=questions,
+            auditors=tuple(desk.auditors()),
+            colours=tuple(colour.name for colour in palette.ALL),
+        )
+
+    @app.get("/api/samples")
+    def samples(query: Annotated[ListQuery, InQuery()]) -> ListView:
+        edition = desk.edition()
+        found = edition.catalog.page(query, query.limit, query.offset)
+        mine: dict[int, VerdictName] = {}
+        others: dict[int, int] = {}
+        for decided in edition.catalog.decided(row.position for row in found.rows):
+            if decided.auditor == query.me:
+                mine[decided.position] = decided.verdict
+            else:
+                others[decided.position] = others.get(decided.position, 0) + 1
+        rows = (
+            RowView(
+                **row._asdict() | {"caption": row.caption},
+                verdict=mine.get(row.position),
+                others=others.get(row.position, 0),
+            )
+            for row in found.rows
+        )
+        return ListView(generation=edition.number, total=found.total, offset=query.offset, rows=tuple(rows))
+
+    @app.get("/api/samples/{position}")
+    def sample(
+        position: Annotated[Position, Path()], me: Annotated[AuditorName | None, InQuery()] = None
+    ) -> SampleView:
+        return desk.view(position, me or "")
+
+    @app.get("/api/samples/{position}/neighbours")
+    def neighbours(
+        position: Annotated[Position, Path()], query: Annotated[NeighboursQuery, InQuery()]
+    ) -> NeighboursView:
+        edition = desk.edition()
+        if position >= len(edition.catalog):
+            raise IndexError(f"there is no sample {position} among {len(edition.catalog)}")
+        skip = query.me or "" if query.skip_decided else ""
+        return NeighboursView(**edition.catalog.neighbours(query, position, skip)._asdict())
+
+    @app.post("/api/samples/{position}/events")
+    def act(
+        position: Annotated[Position, Path()],
+        body: Act,
+        x_csrf_token: Annotated[str, Header(max_length=100, description="from /api/session")],
+    ) -> Done:
+        event, view = desk.act(position, body.generation, body.auditor, body.action)
+        return Done(event=event.id, at=event.at, sample=view)
+
+
+def _add_media(app: FastAPI, desk: Desk) -> None:
+    def answers(*types: str) -> dict[int | str, dict[str, Any]]:
+        return {200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in types}}}
+
+    def picture(data: bytes, kind: str) -> Response:
+        return Response(data, media_type=kind, headers=_KEEP)
+
+    class Place:
+        """A sample of the edition that an address speaks of."""
+
+        def __init__(self, generation: Number, position: Number) -> None:
+            self.edition = desk.edition()
+            if generation != self.edition.number:
+                raise Rebuilt("the dataset was built or checked anew since this page was loaded")
+            if position >= len(self.edition.catalog):
+                raise IndexError(f"there is no sample {position} among {len(self.edition.catalog)}")
+            self.position = position
+            self.media = self.edition.media
+
+    base = "/media/{generation}/{position}"
+    jpeg = {"response_class": Response, "responses": answers("image/jpeg")}
+    png = {"response_class": Response, "responses": answers("image/png")}
+
+    @app.get(base + "/thumb", **jpeg)
+    def thumb(generation: Number, position: Number) -> Response:
+        place = Place(generation, position)
+        return picture(place.media.thumb(place.position), "image/jpeg")
+
+    @app.get(base + "/frames/{number}", **jpeg)
+    def frame(generation: Number, position: Number, number: Number) -> Response:
+        place = Place(generation, position)
+        return picture(place.media.frame(place.position, number), "image/jpeg")
+
+    @app.get(base + "/references/{number}", **png)
+    def reference(generation: Number, position: Number, number: Number) -> Response:
+        place = Place(generation, position)
+        pair = place.media.pair(place.position)
+        return picture(place.media.reference(place.position, pair.references[number]), "image/png")
+
+    @app.get(base + "/masks/{number}", **png)
+    def mask(generation: Number, position: Number, number: Number) -> Response:
+        place = Place(generation, position)
+        pair = place.media.pair(place.position)
+        found = pair.references[number]
+        if found.mask_member is None:
+            raise IndexError(f"{found.entity} of sample {position} has no mask")
+        return picture(place.media.overlay(place.position, pair, found), "image/png")
+
+    @app.get(
+        base + "/clip",
+        response_class=Response,
+        responses=answers("video/mp4") | {206: {"description": "A part", "content": {"video/mp4": {}}}},
+    )
+    def clip(
+        generation: Number,
+        position: Number,
+        range: Annotated[str | None, Header(max_length=100)] = None,
+    ) -> Response:
+        place = Place(generation, position)
+        size = place.media.clip_size(place.position)
+        span = byte_range(range, size)
+        if span is None:
+            body = Problem(problem=f"the clip has {size} bytes", remedy="ask for a range inside of it")
+            return JSONResponse(body.model_dump(), 416, {"content-range": f"bytes */{size}"})
+        start, end = span
+        headers = {**_KEEP, "accept-ranges": "bytes"}
+        if range is not None and (start, end) != (0, size):
+            headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
+        status = 206 if "content-range" in headers else 200
+        return Response(place.media.clip_range(place.position, start, end), status, headers, "video/mp4")
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """The bytes (half open) that a Range header asks for; all of them where it asks for none or for several parts.
+
+    None when it asks for nothing that is there.
+    """
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.strip()) if header else None
+    if match is None or match.groups() == ("", ""):
+        return 0, size
+    first, last = match.groups()
+    if not first:
+        return (max(0, size - int(last)), size) if int(last) else None
+    start, end = int(first), min(size, int(last) + 1) if last else size
+    return (start, end) if start < end else None
+
+
+def _add_page(app: FastAPI) -> None:
+    # Read once: an address is looked up among these names and never becomes a path.
+    files = page_files()
+
+    @app.get("/", include_in_schema=False)
+    def page() -> Response:
+        return Response(files["index.html"], media_type=_TYPES["html"], headers={"cache-control": "no-cache"})
+
+    @app.get("/static/{name}", include_in_schema=False)
+    def static(name: str) -> Response:
+        if name not in files or name == "index.html":
+            raise HTTPException(404)
+        kind = _TYPES[name.rsplit(".", 1)[-1]]
+        return Response(files[name], media_type=kind, headers={"cache-control": "no-cache"})
+
+
+def page_files() -> Mapping[str, bytes]:
+    """The page's files by name, the palette's style sheet among them."""
+    folder = resources.files("dataengine.audit") / "static"
+    files = {item.name: item.read_bytes() for item in folder.iterdir() if item.name.rsplit(".", 1)[-1] in _TYPES}
+    rules = (f".c-{c.name} {{ --colour: {c.fill}; --on-colour: {c.ink}; }}\n" for c in palette.ALL)
+    files["palette.css"] = "".join(rules).encode()
+    return files
+
+
+def _handler(status: int, remedy: str) -> Any:
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        return _problem(status, str(error), remedy)
+
+    return handle
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    told = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:3]]
+    return _problem(422, "; ".join(told), "see /openapi.json for what is expected")
+
+
+async def _unknown(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    return _problem(error.status_code, str(error.detail), "see /openapi.json for the addresses there are", headers)
+
+
+def _problem(status: int, problem: str, remedy: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"problem": visible(problem[:2000]), "remedy": remedy}, status, headers)
