@@ -50,7 +50,8 @@ test-rest: setup ## All other tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not ray and not slow'
 
 test-slow: setup ## Tests that take a minute each and start engines or trainers again after a death
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and ray'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not ray'
 
 lint: setup ## ruff, ruff format, mypy and the floors of the house
 	$(BIN)/ruff check .

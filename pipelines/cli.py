@@ -208,6 +208,39 @@ def cache_gc(
         console.print("nothing was removed" if dry_run else f"removed: {freed / 1e6:.1f} MB", highlight=False)
 
 
+@cache_app.command("latents")
+def cache_latents(
+    data: Annotated[str, typer.Option(help="Folder that `build` wrote, or its s3:// or gs:// URI.")],
+    output: Annotated[str, typer.Option(help="Folder or URI for what is encoded; `train` reads it as stored.place.")],
+    profile: Profile = "embedded",
+    ranks: Annotated[int, typer.Option(min=1, help="Of the run; matters with data.window=random alone.")] = 1,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed before.")] = False,
+    address: Address = None,
+    overrides: Overrides = None,
+) -> None:
+    """Encode what a training run will read, once: its clips' latents, and its captions' contexts.
+
+    Takes the settings of the run. Goes on where it was killed; makes only what is not stored for this codec, text
+    encoder and size. Training with `stored.place=OUTPUT` has the same random choices and the same losses.
+
+    **Examples**
+
+    - `dataengine cache latents --data shards/ --output latents/`
+    - `dataengine train --data shards/ --run runs/first stored.place=latents/`
+    - `dataengine cache latents --data shards/ --output latents/ --profile gpu stored.latents.workers=8 --address auto`
+    """
+    from pipelines.latents import encode
+    from pipelines.show import show_encoded
+
+    with explained():
+        settings = settings_of(Kind.TRAIN, profile, [*(overrides or []), f"stored.place={output}"])
+        assert isinstance(settings, TrainSettings)
+        made = encode(data, settings, ranks=ranks, retry=retry, address=address, console=console)
+    show_encoded(made, console)
+    if any(one.failed for one in made):
+        raise typer.Exit(Exit.QUARANTINED)
+
+
 def _cache(
     output: str, profile: str, overrides: Sequence[str] | None
 ) -> tuple[Measurements, dict[tuple[str, str], str]]:

@@ -20,6 +20,7 @@ from pipelines.preflight import Preflight
 if TYPE_CHECKING:  # torch, which a build does not need
     from dataengine.lumosx.sampling import SampleResult
     from dataengine.lumosx.trainer import TrainResult
+    from pipelines.latents import Encoded
 
 
 def heading(title: str, subtitle: str, console: Console) -> None:
@@ -148,6 +149,15 @@ def show_training(result: TrainResult, console: Console) -> None:
         console.print(f"  [yellow]{result.skipped} steps skipped: no finite gradient, or no usable sample[/]")
     for key, reason in result.refused.items():
         console.print(f"  [yellow]sample {escape(key)} not used: {escape(reason)}[/]", highlight=False)
+
+
+def show_encoded(made: Sequence[Encoded], console: Console) -> None:
+    """What is stored for a training run, and what could not be encoded."""
+    for one in made:
+        told = f"{one.made} encoded ({size(one.bytes)}), {one.stored} were stored"
+        console.print(f"{escape(one.what)}: {told}", highlight=False)
+        for failure in one.failed:
+            console.print(f"  [yellow]{escape(failure.message)}[/]", highlight=False)
 
 
 def show_made(output: str, run: Path, made: SampleResult, key: str, console: Console) -> None:

@@ -78,14 +78,16 @@ def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...
     from dataengine.engine.run import ClusterTooSmall
     from dataengine.engine.sources import InputError
     from dataengine.lumosx.checkpoint import CheckpointError
-    from dataengine.lumosx.data import SampleError
     from dataengine.lumosx.export import ExportError
+    from dataengine.lumosx.order import OrderError
     from dataengine.lumosx.trainer import TrainError
     from dataengine.lumosx.weights import WeightsError
+    from dataengine.lumosx.windows import SampleError
     from dataengine.stage import Outage
     from dataengine.store import StoreError
     from dataengine.weights import MissingWeightsError
     from pipelines.preflight import PreflightError
 
     failures = (Busy, LeaseLost, ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError)
-    return (ConfigError, InputError, PreflightError), (*failures, TrainError, WeightsError, ExportError, Outage)
+    training = (TrainError, OrderError, WeightsError, ExportError)
+    return (ConfigError, InputError, PreflightError), (*failures, *training, Outage)

@@ -39,7 +39,7 @@ def pools(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
 class Pipeline:
     """Sources go through `source_steps`, `cut` makes clips of each, clips go through `clip_steps`, `finish` decides.
 
-    `finish` reads any record, without its media, and returns a `verdict`.
+    `finish` reads any record, without its media, and returns a `verdict`. Without `clip_steps` nothing is cut.
     """
 
     source_steps: tuple[Step, ...]

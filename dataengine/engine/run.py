@@ -152,8 +152,9 @@ def measure(
     data = ray.data.from_arrow([of_sources(group, pipeline) for group in source_batches(sources, head.batch)])
     for pool in pools(pipeline.source_steps):
         data = job(data, pool=pool)
-    # A source's clips come as one block: split, or one worker would get all clips of a film.
-    data = data.repartition(target_num_rows_per_block=pipeline.clip_steps[0].resources.batch)
+    if pipeline.clip_steps:
+        # A source's clips come as one block: split, or one worker would get all clips of a film.
+        data = data.repartition(target_num_rows_per_block=pipeline.clip_steps[0].resources.batch)
     for pool in pools(pipeline.clip_steps):
         data = job(data, pool=pool)
     try:
@@ -224,7 +225,7 @@ class _Actor:
             # Ray leaves them all visible to a worker that was given none; its models would take the first one.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self.pipeline = pipeline
-        self.cuts = pool[-1] is pipeline.source_steps[-1]
+        self.cuts = bool(pipeline.clip_steps) and pool[-1] is pipeline.source_steps[-1]
         stored: Mapping[str, Ledger] = ray.get(ledgers[0])
         shared = Shared(pool[0].resources.in_flight)
         self.idle: SimpleQueue[list[StageWorker]] = SimpleQueue()

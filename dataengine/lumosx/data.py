@@ -5,11 +5,9 @@ Which sample stands where says `order`; all randomness is a function of (seed, e
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Protocol
 
@@ -19,24 +17,30 @@ from PIL import Image as PilImage
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from dataengine.lumosx.augment import Image, augment, cover, letterbox
+from dataengine.lumosx.augment import Image, augment, letterbox
 from dataengine.lumosx.codec import Codec, to_pixels
+from dataengine.lumosx.distributed import to_device
 from dataengine.lumosx.order import Order, Size, sizes
 from dataengine.lumosx.settings import AugmentSettings, DataSettings
+from dataengine.lumosx.stored import Missed, NotStored, StoredLatents
 from dataengine.lumosx.structure import Kind, Reference, SampleStructure
 from dataengine.lumosx.text import PhraseError, TextEmbedding, TextEncoder
 from dataengine.lumosx.transformer import token_grid
+from dataengine.lumosx.windows import (
+    Draws,
+    SampleError,
+    generator,
+    is_mirrored,
+    mirrored,
+    read_window,
+    window_start,
+)
 from dataengine.records import Pair, Span
 from dataengine.records import Reference as PairReference
 from dataengine.shards.tar import ShardError
-from dataengine.video import Video, VideoError
+from dataengine.video import VideoError
 
 MAX_REFERENCE_PIXELS = 64_000_000
-_SIDES = re.compile(r"\b(left|right|(counter|anti)?-?clockwise|east|west)(most|wards?|ern|-\w+)?\b", re.IGNORECASE)
-
-
-class SampleError(ValueError):
-    """A sample cannot be trained on; the message says why."""
 
 
 class Sample(Protocol):
@@ -76,10 +80,12 @@ class Example:
         position: in the run's order (see `order`).
         caption: always the full caption: positions are taken from it even when the text is dropped.
         text_dropped: the model sees the empty caption's context.
-        video: uint8 [F, H, W, 3].
+        video: uint8 [F, H, W, 3]; no frames (F = 0) where `latent` is given.
         references: uint8 [N, H, W, 3], letterboxed on white.
         bindings: N, in the model's order.
         groups: G, subject groups.
+        latent: float32 [16, T, h, w] of the video, where it was stored.
+        missed: why it was not, where it should have been.
     """
 
     key: str
@@ -90,6 +96,8 @@ class Example:
     references: Tensor
     bindings: tuple[Binding, ...]
     groups: int
+    latent: Tensor | None = None
+    missed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,7 @@ class ExampleStream(IterableDataset[Example | Refused]):
         seed: of the run.
         start: examples that this rank has already taken.
         rank, world: this process among those that train together.
+        stored: latents that were computed before.
     """
 
     def __init__(
@@ -129,9 +138,10 @@ class ExampleStream(IterableDataset[Example | Refused]):
         start: int = 0,
         rank: int = 0,
         world: int = 1,
+        stored: StoredLatents | None = None,
     ) -> None:
         self._order = order
-        self._maker = ExampleMaker(samples, settings, seed)
+        self._maker = ExampleMaker(samples, settings, seed, stored)
         self._start, self._rank, self._world = start, rank, world
 
     def __iter__(self) -> Iterator[Example | Refused]:
@@ -159,81 +169,86 @@ class ExampleStream(IterableDataset[Example | Refused]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Decoded:
-    pair: Pair
-    video: Image
-    references: Mapping[str, Image]
+class _Opened:
+    """A sample with its references decoded, and its frames too once they were needed and their window is fixed."""
 
-    def mirrored(self) -> _Decoded:
-        """Left and right exchanged in the clip and in every reference."""
-        turned = {entity: np.ascontiguousarray(image[:, ::-1]) for entity, image in self.references.items()}
-        return _Decoded(self.pair, np.ascontiguousarray(self.video[:, :, ::-1]), turned)
+    pair: Pair
+    mp4: bytes
+    references: Mapping[str, Image]
+    video: Image | None = None
 
     @property
     def nbytes(self) -> int:
-        return self.video.nbytes + sum(image.nbytes for image in self.references.values())
+        pictures = sum(image.nbytes for image in self.references.values())
+        return len(self.mp4) + pictures + (0 if self.video is None else self.video.nbytes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Clip:
+    """A window as an example has it: its frames, or its latent."""
+
+    video: Image
+    latent: Tensor | None = None
+    missed: str = ""
 
 
 class ExampleMaker:
-    """Decodes, resamples and augments samples; keeps decoded ones up to `cache_mb` when their window is fixed."""
+    """Decodes, resamples and augments samples; keeps decoded ones up to `cache_mb` when their window is fixed.
 
-    def __init__(self, samples: Samples, settings: DataSettings, seed: int) -> None:
+    With `stored` latents, a clip is only decoded where its latent is not among them. All else stays what it is.
+    """
+
+    def __init__(
+        self, samples: Samples, settings: DataSettings, seed: int, stored: StoredLatents | None = None
+    ) -> None:
         self._samples = samples
         self._settings = settings
         self._seed = seed
-        self._cache: OrderedDict[int, _Decoded] = OrderedDict()
+        self._stored = stored
+        self._cache: OrderedDict[int, _Opened] = OrderedDict()
         self._cached_bytes = 0
 
     def make(self, index: int, epoch: int, position: int, size: Size | None = None) -> Example | Refused:
         """The training example of sample `index`, with this epoch's random choices; None: in the first size."""
         size = size or sizes(self._settings)[0]
+        settings = self._settings
         # A place that cannot be read (`StoreError`) is not the sample's fault: it stops the run, which can be resumed.
         key = f"sample {index}"
         try:
             source = self._source(index)
             pair, key = source.pair, source.pair.key
-            decoded = self._decoded(index, source, epoch, size)
-            rng = generator(self._seed, epoch, pair.key)
-            choose_bodies, drop_references, drop_text, flip = rng.random(4)
-            if flip < self._settings.flip_share and not names_sides(pair.caption):
-                decoded = decoded.mirrored()
-            bindings, groups = bind(pair, bodies=bool(choose_bodies < self._settings.body_share))
-            if drop_references < self._settings.reference_dropout:
+            opened = self._opened(source)
+            draws = Draws.of(self._seed, epoch, pair.key)
+            turned = is_mirrored(draws, pair.caption, settings)
+            start_s = window_start(pair.frames / pair.fps, size, settings, self._seed, epoch, pair.key)
+            clip = self._clip(index, opened, size, start_s, turned)
+            bindings, groups = bind(pair, bodies=draws.body < settings.body_share)
+            if draws.references < settings.reference_dropout:
                 bindings, groups = (), 0
-            images = [self._augmented(decoded.references[b.entity], b, pair.key, epoch, size) for b in bindings]
-            return self._example(
-                position, decoded, bindings, groups, images, size, drop_text < self._settings.text_dropout
-            )
+            shown = [opened.references[b.entity] for b in bindings]
+            images = [
+                self._augmented(mirrored(image) if turned else image, b, pair.key, epoch, size)
+                for image, b in zip(shown, bindings, strict=True)
+            ]
+            text_dropped = draws.text < settings.text_dropout
+            return _example(position, pair, clip, bindings, groups, images, size, text_dropped)
         except (SampleError, ShardError, VideoError) as error:
             return Refused(key, position, str(error))
 
-    def plain(self, index: int) -> Example:
-        """The example without any random choice, in the first size: for validation and sampling.
+    def plain(self, index: int, size: Size | None = None) -> Example:
+        """The example without any random choice, decoded: for validation and sampling. None: in the first size.
 
         Raises:
             SampleError, VideoError: the sample cannot be used.
         """
-        size = sizes(self._settings)[0]
-        decoded = self._decoded(index, self._source(index), None, size)
-        bindings, groups = bind(decoded.pair, bodies=False)
-        images = [letterbox(decoded.references[b.entity], size.height, size.width) for b in bindings]
-        return self._example(index, decoded, bindings, groups, images, size, text_dropped=False)
-
-    def _example(
-        self,
-        position: int,
-        decoded: _Decoded,
-        bindings: tuple[Binding, ...],
-        groups: int,
-        images: Sequence[Image],
-        size: Size,
-        text_dropped: bool,
-    ) -> Example:
-        pair = decoded.pair
-        shape = (0, size.height, size.width, 3)
-        references = torch.from_numpy(np.stack(images)) if images else torch.zeros(shape, dtype=torch.uint8)
-        video = torch.from_numpy(decoded.video)
-        return Example(pair.key, position, pair.caption, bool(text_dropped), video, references, bindings, groups)
+        size = size or sizes(self._settings)[0]
+        opened = self._opened(self._samples[index])
+        pair = opened.pair
+        start_s = window_start(pair.frames / pair.fps, size, self._settings)
+        video = read_window(opened.mp4, size, self._settings.fps, start_s)
+        bindings, groups = bind(pair, bodies=False)
+        images = [letterbox(opened.references[b.entity], size.height, size.width) for b in bindings]
+        return _example(index, pair, _Clip(video), bindings, groups, images, size, text_dropped=False)
 
     def _augmented(self, image: Image, binding: Binding, key: str, epoch: int, size: Size) -> Image:
         settings: AugmentSettings = self._settings.augment
@@ -242,42 +257,70 @@ class ExampleMaker:
             image = augment(image, settings, rng, background=binding.kind is Kind.BACKGROUND)
         return letterbox(image, size.height, size.width)
 
-    def _source(self, index: int) -> Sample | _Decoded:
-        """The sample as it is kept: decoded if it was used before, else as the shard has it."""
+    def _source(self, index: int) -> Sample | _Opened:
+        """The sample as it is kept: opened if it was used before, else as the shard has it."""
         if index not in self._cache:
             return self._samples[index]
         self._cache.move_to_end(index)
         return self._cache[index]
 
-    def _decoded(self, index: int, source: Sample | _Decoded, epoch: int | None, size: Size) -> _Decoded:
-        """With this epoch's window; None: the one in the middle."""
-        if isinstance(source, _Decoded):
+    def _opened(self, source: Sample | _Opened) -> _Opened:
+        if isinstance(source, _Opened):
             return source
         pair = source.pair
-        drawn = epoch is not None and self._settings.window == "random"
-        rng = generator(self._seed, epoch or 0, f"{pair.key}/window") if drawn else None
-        video = read_window(_member(source, "mp4"), size, self._settings.fps, rng)
         references = {r.entity: _read_image(_member(source, r.member), pair.key, r.member) for r in pair.references}
-        decoded = _Decoded(pair, video, references)
-        if self._settings.window == "center":
-            self._remember(index, decoded)
-        return decoded
+        return _Opened(pair, _member(source, "mp4"), references)
 
-    def _remember(self, index: int, decoded: _Decoded) -> None:
+    def _clip(self, index: int, opened: _Opened, size: Size, start_s: float, turned: bool) -> _Clip:
+        missed = ""
+        if self._stored is not None:
+            try:
+                latent = self._stored.find(opened.mp4, size, start_s, turned)
+                self._remember(index, opened)
+                return _Clip(np.zeros((0, size.height, size.width, 3), np.uint8), latent)
+            except NotStored as error:
+                missed = str(error)
+        video = opened.video
+        if video is None:
+            video = read_window(opened.mp4, size, self._settings.fps, start_s)
+            self._remember(index, replace(opened, video=video))
+        return _Clip(mirrored(video) if turned else video, missed=missed)
+
+    def _remember(self, index: int, opened: _Opened) -> None:
         limit = self._settings.cache_mb * 1_000_000
-        if decoded.nbytes > limit:
+        if self._settings.window != "center" or opened.nbytes > limit:
             return
-        self._cache[index] = decoded
-        self._cached_bytes += decoded.nbytes
+        before = self._cache.pop(index, None)
+        self._cache[index] = opened
+        self._cached_bytes += opened.nbytes - (0 if before is None else before.nbytes)
         while self._cached_bytes > limit:
             _, oldest = self._cache.popitem(last=False)
             self._cached_bytes -= oldest.nbytes
 
 
-def generator(seed: int, epoch: int, name: str) -> np.random.Generator:
-    """Random numbers that depend on the run's seed, the epoch and a content name, and on nothing else."""
-    digest = hashlib.sha256(f"{seed}:{epoch}:{name}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+def _example(
+    position: int,
+    pair: Pair,
+    clip: _Clip,
+    bindings: tuple[Binding, ...],
+    groups: int,
+    images: Sequence[Image],
+    size: Size,
+    text_dropped: bool,
+) -> Example:
+    shape = (0, size.height, size.width, 3)
+    return Example(
+        key=pair.key,
+        position=position,
+        caption=pair.caption,
+        text_dropped=text_dropped,
+        video=torch.from_numpy(clip.video),
+        references=torch.from_numpy(np.stack(images)) if images else torch.zeros(shape, dtype=torch.uint8),
+        bindings=bindings,
+        groups=groups,
+        latent=clip.latent,
+        missed=clip.missed,
+    )
 
 
 def bind(pair: Pair, *, bodies: bool) -> tuple[tuple[Binding, ...], int]:
@@ -299,36 +342,6 @@ def bind(pair: Pair, *, bodies: bool) -> tuple[tuple[Binding, ...], int]:
 def _binding(reference: PairReference, group: int | None) -> Binding:
     assert reference.phrase.span is not None, "Pair refuses a reference without a span"
     return Binding(reference.entity, Kind(reference.kind), reference.phrase.span, group)
-
-
-def names_sides(caption: str) -> bool:
-    """Whether a caption says left or right: mirrored, its clip would not be what it says."""
-    return _SIDES.search(caption) is not None
-
-
-def read_window(mp4: bytes, size: Size, fps: float, rng: np.random.Generator | None) -> Image:
-    """Frames at `fps` of a clip, resampled by time, scaled and cropped to fill the size: uint8 [F, H, W, 3].
-
-    Args:
-        rng: draws where the window starts; None: in the middle.
-
-    Raises:
-        SampleError: the clip is shorter than the window.
-        VideoError: it cannot be decoded.
-    """
-    span = (size.frames - 1) / fps
-    with Video(BytesIO(mp4), on_error="raise") as video:
-        spare = video.info.duration_s - span
-        if spare < -1 / video.info.fps:  # less than a frame short: the last frame is held
-            raise SampleError(
-                f"the clip has {video.info.duration_s:.2f} s, and {size.frames} frames at {fps:g} fps "
-                f"need {span:.2f} s; lower data.frames, or leave short clips out when building"
-            )
-        start = max(0.0, spare) * (0.5 if rng is None else rng.random())
-        last = max(0.0, video.info.duration_s - 0.5 / video.info.fps)
-        times = [min(start + k / fps, last) for k in range(size.frames)]
-        frames = video.frames_at(times)
-    return np.stack([cover(frame.rgb, size.height, size.width) for frame in frames])
 
 
 def _member(sample: Sample, name: str) -> bytes:
@@ -381,15 +394,21 @@ class BatchEncoder:
     """Examples to a batch: codec, text encoder and structure. Captions are encoded once each.
 
     Args:
-        codec, text: frozen; their device is where the batch will be.
-        captions: embeddings kept, the least recently used dropped first.
+        codec, text: frozen.
+        device: where the batch will be.
+        captions_mb: embeddings kept there, the least recently used dropped first.
     """
 
-    def __init__(self, codec: Codec, text: TextEncoder, captions: int = 4096) -> None:
+    def __init__(
+        self, codec: Codec, text: TextEncoder, device: torch.device | str = "cpu", captions_mb: int = 256
+    ) -> None:
         self._codec = codec
         self._text = text
-        self._limit = captions
+        self._device = torch.device(device)
+        self._limit = captions_mb * 1_000_000
         self._captions: OrderedDict[str, TextEmbedding] = OrderedDict()
+        self._held = 0
+        self._missed = Missed("clips")
 
     def encode(self, examples: Sequence[Example | Refused]) -> tuple[Batch, list[Refused]]:
         """The examples that can be used, in order, and those that cannot. The batch may be empty."""
@@ -404,7 +423,7 @@ class BatchEncoder:
             except PhraseError as error:
                 refused.append(Refused(example.key, example.position, str(error)))
                 continue
-            latent = self._codec.encode(to_pixels(example.video)[None])[0]
+            latent = self._latent(example)
             batch.keys.append(example.key)
             batch.positions.append(example.position)
             batch.latents.append(latent)
@@ -414,16 +433,26 @@ class BatchEncoder:
             batch.structures.append(SampleStructure(latent.shape[1], grid, bound, example.groups))
         return batch, refused
 
+    def _latent(self, example: Example) -> Tensor:
+        if example.missed:
+            self._missed.note(example.key, example.missed)
+        if example.latent is not None:
+            return to_device(example.latent, self._device)
+        return self._codec.encode(to_pixels(to_device(example.video, self._device))[None])[0]
+
     def _encode_references(self, images: Tensor) -> Tensor | None:
         """[N, H, W, 3] to [16, N, h, w]; each is a video of one frame."""
         if not len(images):
             return None
-        return self._codec.encode(to_pixels(images[:, None]))[:, :, 0].movedim(0, 1)
+        return self._codec.encode(to_pixels(to_device(images, self._device)[:, None]))[:, :, 0].movedim(0, 1)
 
     def _embed(self, caption: str) -> TextEmbedding:
         if caption not in self._captions:
-            (self._captions[caption],) = self._text.encode([caption])
-            if len(self._captions) > self._limit:
-                self._captions.popitem(last=False)
+            (found,) = self._text.encode([caption])
+            self._captions[caption] = replace(found, context=to_device(found.context, self._device))
+            self._held += found.context.nbytes
+            while self._held > self._limit and len(self._captions) > 1:
+                _, oldest = self._captions.popitem(last=False)
+                self._held -= oldest.context.nbytes
         self._captions.move_to_end(caption)
         return self._captions[caption]

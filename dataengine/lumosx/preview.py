@@ -11,11 +11,12 @@ from PIL import Image as PilImage
 
 from dataengine.lumosx.augment import Image
 from dataengine.lumosx.codec import Codec
-from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleMaker, SampleError, Samples
+from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleMaker, Samples
 from dataengine.lumosx.generate import generate_clip
 from dataengine.lumosx.settings import TrainSettings
 from dataengine.lumosx.text import TextEncoder
 from dataengine.lumosx.transformer import DiT
+from dataengine.lumosx.windows import SampleError
 from dataengine.video import VideoError
 
 log = logging.getLogger(__name__)

@@ -21,9 +21,10 @@ from PIL import Image as PilImage
 from PIL import ImageOps
 
 from dataengine.lumosx.augment import Image, letterbox
-from dataengine.lumosx.data import MAX_REFERENCE_PIXELS, Binding, Example, SampleError
+from dataengine.lumosx.data import MAX_REFERENCE_PIXELS, Binding, Example
 from dataengine.lumosx.settings import DataSettings
 from dataengine.lumosx.structure import Kind
+from dataengine.lumosx.windows import SampleError
 from dataengine.records import Reason, Span
 from dataengine.spans import resolve_all
 

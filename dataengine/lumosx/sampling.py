@@ -16,13 +16,14 @@ from torch import Tensor
 from dataengine.lumosx.augment import Image
 from dataengine.lumosx.codec import Codec
 from dataengine.lumosx.components import best_device, open_codec, open_text
-from dataengine.lumosx.data import BatchEncoder, Example, ExampleMaker, SampleError
+from dataengine.lumosx.data import BatchEncoder, Example, ExampleMaker
 from dataengine.lumosx.generate import generate_clip
 from dataengine.lumosx.settings import SamplingSettings
 from dataengine.lumosx.text import TextEncoder
 from dataengine.lumosx.trained import Trained, read_trained
 from dataengine.lumosx.transformer import DiT
 from dataengine.lumosx.weights import load_into
+from dataengine.lumosx.windows import SampleError
 from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
 from dataengine.video import encode_clip

@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from dataengine.config import Settings
+from dataengine.config import Resources, Settings
 
 
 class ModelSettings(Settings):
@@ -120,6 +120,14 @@ class DataSettings(Settings):
         return self
 
 
+class StoreSettings(Settings):
+    """Latents and contexts computed before by `dataengine cache latents`. They change no loss, only where it waits."""
+
+    place: str | None = Field(None, description="folder or URI that holds them; none: all is encoded on line")
+    latents: Resources = Field(Resources(row_timeout_s=600), description="of the workers that encode clips")
+    contexts: Resources = Field(Resources(batch=32), description="of the workers that encode captions")
+
+
 class OptimizerSettings(Settings):
     """AdamW. One-dimensional parameters (norms, biases) and modulations do not decay."""
 
@@ -190,6 +198,7 @@ class TrainSettings(Settings):
     codec: CodecSettings = CodecSettings()
     text: TextSettings = TextSettings()
     data: DataSettings = DataSettings()
+    stored: StoreSettings = StoreSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     noise: NoiseSettings = NoiseSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()

@@ -22,8 +22,8 @@ from dataengine.config import ConfigError
 from dataengine.lumosx import checkpoint
 from dataengine.lumosx.adapters import add_adapters, digest, trained_parameters
 from dataengine.lumosx.average import Average
-from dataengine.lumosx.components import best_device, model_config, new_model, open_codec, open_text, seed_of
-from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleStream, Refused, names_sides
+from dataengine.lumosx.components import best_device, model_config, new_model, open_codec, seed_of
+from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleStream, Refused
 from dataengine.lumosx.distributed import ALONE, Ranks, local, shard, summed, whole
 from dataengine.lumosx.losses import batch_losses, draw_noise, draw_timesteps, noise_ranges
 from dataengine.lumosx.metrics import (
@@ -37,8 +37,10 @@ from dataengine.lumosx.optimizer import learning_rate, make_optimizer
 from dataengine.lumosx.order import Curriculum, OrderError, Traits
 from dataengine.lumosx.preview import Previewer, save_sheet
 from dataengine.lumosx.settings import TrainSettings
+from dataengine.lumosx.stored import NotStored, StoredLatents, stored_text
 from dataengine.lumosx.structure import SampleStructure
 from dataengine.lumosx.validation import Validator
+from dataengine.lumosx.windows import names_sides
 from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
 
@@ -53,7 +55,7 @@ REFUSED_FILE = "refused.jsonl"
 
 _RESUMABLE = {
     "steps", "checkpoint", "validation", "sampling", "max_skipped", "data.workers", "data.cache_mb",
-    "batch", "accumulate", "model.checkpointing",
+    "stored", "batch", "accumulate", "model.checkpointing",
 }  # fmt: skip
 """Settings that a resumed run may change: they do not touch what the steps before it computed. `batch` and `accumulate`
 only together with the number of ranks: the samples of a step stay the same."""
@@ -158,9 +160,16 @@ class Trainer:
         self._device = best_device()
         if self._device.type == "cpu":
             torch.set_num_threads(settings.cpu_threads)
-        text = open_text(settings.text, self._device)
+        try:
+            self._stored = StoredLatents.of(settings)
+            text = stored_text(settings, self._device)
+        except NotStored as error:
+            raise TrainError(
+                f"{error}. `dataengine cache latents` with this run's settings makes them; without stored.place all "
+                "is encoded on line"
+            ) from error
         codec = open_codec(settings.codec, self._device)
-        self._encoder = BatchEncoder(codec, text)
+        self._encoder = BatchEncoder(codec, text, self._device)
         # Several ranks: each block goes to the GPU when it is split, so that no GPU need hold the whole model.
         config = model_config(settings.model, text.dim, settings.text.max_tokens)
         self.model = new_model(settings.model, config, settings.seed, self._device if ranks.world == 1 else "cpu")
@@ -198,6 +207,7 @@ class Trainer:
             start=self.step * self.per_step // self._ranks.world,
             rank=self._ranks.rank,
             world=self._ranks.world,
+            stored=self._stored,
         )
         examples = iter(stream.loader(self.settings.data.workers))
         while self.step < self.settings.steps:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
-from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleMaker, SampleError, Samples
+from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleMaker, Samples
 from dataengine.lumosx.losses import batch_losses, draw_noise
 from dataengine.lumosx.metrics import HELD_OUT, LEARNED, ValidationMetrics
 from dataengine.lumosx.settings import TrainSettings
 from dataengine.lumosx.transformer import DiT
+from dataengine.lumosx.windows import SampleError
 from dataengine.video import VideoError
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ _PANELS = (
     ("objects", "objects in a sample", 1),
     ("seconds", "length of the clip, s", None),
     ("face_px", "short side of the smallest face, px", None),
-    ("owner_share", "least share of votes for whose face it is", None),
+    ("owner_share", "least agreement on whose face it is", 0.05),
 )
-"""Columns of the index, what they are, and the width of their bars: 1 for counts, None for twenty even ones."""
+"""Columns of the index, what they are, and the width of their bars; None for twenty even ones."""
 
 
 def distributions(index: Index) -> bytes:
@@ -36,13 +36,16 @@ def distributions(index: Index) -> bytes:
     return stream.getvalue()
 
 
-def _histogram(panel: Any, values: NDArray[np.float64], title: str, width: int | None) -> None:
-    if width is not None:
-        edges = np.arange(values.min() - width / 2, values.max() + width, width)
+def _histogram(panel: Any, values: NDArray[np.float64], title: str, width: float | None) -> None:
+    if width == 1:
+        edges = np.arange(values.min() - 0.5, values.max() + 1)
         panel.set_xticks(np.unique(np.linspace(values.min(), values.max(), 9).round()))
+    elif width is not None:
+        edges = np.arange(0, 1 + width, width)
     else:
         edges = np.histogram_bin_edges(values, 20)
     panel.hist(values, edges, color=_BAR, rwidth=0.9)
     panel.set_title(f"{title} (median {np.median(values):.3g})", fontsize=9)
     panel.set_ylabel("samples")
+    panel.yaxis.get_major_locator().set_params(integer=True)
     panel.spines[["top", "right"]].set_visible(False)

@@ -18,16 +18,13 @@ from dataengine.lumosx.data import (
     ExampleMaker,
     ExampleStream,
     Refused,
-    SampleError,
     bind,
-    generator,
-    names_sides,
-    read_window,
 )
 from dataengine.lumosx.order import Place, Size, Walk, sizes
 from dataengine.lumosx.settings import AugmentSettings, DataSettings
 from dataengine.lumosx.structure import Kind
 from dataengine.lumosx.text import MiniLmEncoder
+from dataengine.lumosx.windows import SampleError, generator, names_sides, read_window
 from dataengine.shards.reader import PairDataset, Sample
 from dataengine.store import Store
 from object_store import BUCKET, environment, s3_server
@@ -103,9 +100,9 @@ def test_window_is_resampled_by_time(make_sample: Any) -> None:
     """A 24 fps clip read at 6 fps: every fourth frame, found by the swaying people."""
     _, members = make_sample(0, ("red",), seconds=2.0)
     mp4 = dict(members)["mp4"]
-    every = read_window(mp4, Size(96, 160, 45), 24, None).astype(int)
-    sparse = read_window(mp4, Size(96, 160, 9), 6, None).astype(int)
-    # Windows of 44/24 s and 8/6 s, both in the middle of 2 s: they start 1/12 s and 1/3 s into the clip.
+    every = read_window(mp4, Size(96, 160, 45), 24, 1 / 12).astype(int)
+    sparse = read_window(mp4, Size(96, 160, 9), 6, 1 / 3).astype(int)
+    # Windows of 44/24 s and 8/6 s, both in the middle of 2 s.
     for k in range(9):
         distances = np.abs(every - sparse[k]).mean(axis=(1, 2, 3))
         assert distances.argmin() == 6 + 4 * k, f"frame {k} is most like frame {distances.argmin()} of the clip"
@@ -114,9 +111,9 @@ def test_window_is_resampled_by_time(make_sample: Any) -> None:
 def test_window_holds_the_last_frame_but_not_longer(make_sample: Any) -> None:
     _, members = make_sample(0, ("red",), seconds=1.0)
     mp4 = dict(members)["mp4"]
-    assert read_window(mp4, Size(96, 160, 17), 16, None).shape == (17, 96, 160, 3)
+    assert read_window(mp4, Size(96, 160, 17), 16, 0.0).shape == (17, 96, 160, 3)
     with pytest.raises(SampleError, match=r"1\.00 s, and 21 frames at 16 fps need 1\.25 s"):
-        read_window(mp4, Size(96, 160, 21), 16, None)
+        read_window(mp4, Size(96, 160, 21), 16, 0.0)
 
 
 def test_random_windows_differ_by_epoch_only(samples: PairDataset) -> None:
