@@ -17,7 +17,7 @@ _PANELS = (
     ("objects", "objects in a sample", 1),
     ("seconds", "length of the clip, s", None),
     ("face_px", "short side of the smallest face, px", None),
-    ("owner_share", "least agreement on whose face it is", 0.05),
+    ("owner_share", "least agreement on the face", 0.05),
 )
 """Columns of the index, what they are, and the width of their bars; None for twenty even ones."""
 
