@@ -18,6 +18,7 @@ from dataengine.lumosx.settings import TrainSettings
 from pipelines import dataset
 from pipelines.model import model_app
 from pipelines.terminal import (
+    HELP,
     OVERRIDE,
     SETTINGS,
     Address,
@@ -33,12 +34,12 @@ from pipelines.terminal import (
     explained,
     settings_of,
 )
+from pipelines.world import world_app
 
 if TYPE_CHECKING:
     from dataengine.engine.measurements import Measurements
     from dataengine.lumosx.sampling import SampleResult
 
-HELP = {"rich_markup_mode": "markdown", "no_args_is_help": True, "add_completion": False}
 app = typer.Typer(help="Raw videos → relational training pairs → a trained LumosX DiT.", **HELP)  # type: ignore[arg-type]
 audit_app = typer.Typer(help="Look at who was tied to what, and how sure we are.", **HELP)  # type: ignore[arg-type]
 cache_app = typer.Typer(help="Stored measurements: what there is, and removing what nothing uses.", **HELP)  # type: ignore[arg-type]
@@ -47,6 +48,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
 app.add_typer(cache_app, name="cache")
 app.add_typer(model_app, name="model")
+app.add_typer(world_app, name="world")
 
 
 @app.command()

@@ -16,6 +16,8 @@ from rich.markup import escape
 from dataengine.config import CONF, BuildSettings, ConfigError, Settings, load, profile_file
 from dataengine.lumosx.settings import TrainSettings
 
+HELP = {"rich_markup_mode": "markdown", "no_args_is_help": True, "add_completion": False}
+
 console = Console(width=None if sys.stdout.isatty() else 120)
 errors = Console(stderr=True)
 

@@ -6,12 +6,10 @@ Every statement is constant text; whatever a client says is a bound parameter. P
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.records import Record
@@ -27,10 +25,23 @@ Position = Annotated[int, Field(ge=0, le=2**31 - 1)]
 AuditorName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$")]
 VerdictName = Literal["accept", "reject", "unsure"]
 
-_COLUMNS = (
-    "key split subjects attributes objects background source_id caption seconds width height face_px face_score "
-    "mask_score owner_share"
-).split()
+_COLUMNS = [
+    "key",
+    "split",
+    "subjects",
+    "attributes",
+    "objects",
+    "background",
+    "source_id",
+    "caption",
+    "seconds",
+    "width",
+    "height",
+    "face_px",
+    "face_score",
+    "mask_score",
+    "owner_share",
+]
 
 
 class Query(BaseModel):
@@ -231,7 +242,7 @@ class Catalog:
         """What checks.parquet says of a sample."""
         if not self._has_findings:
             return []
-        statement = "SELECT \"check\", entity, score, passed, reason FROM findings WHERE key = $key"
+        statement = 'SELECT "check", entity, score, passed, reason FROM findings WHERE key = $key'
         return [Finding(*values) for values in self._all(statement, {"key": key})]
 
     def risk(self, position: int) -> float | None:

@@ -24,6 +24,7 @@ COMMANDS = (
     "sample",
     "sample-video",
     "run",
+    "world make",
     "config render",
     "config schema",
 )

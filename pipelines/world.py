@@ -1,0 +1,37 @@
+"""`dataengine world`: videos whose truth is known."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.terminal import HELP, console, explained
+
+world_app = typer.Typer(help="A procedural world with known truth: who is seen, wearing what, where.", **HELP)  # type: ignore[arg-type]
+
+
+@world_app.callback()
+def _group() -> None:
+    """A procedural world with known truth: who is seen, wearing what, where."""
+
+
+@world_app.command()
+def make(
+    clips: Annotated[int, typer.Option(min=1, help="Shots to make; a video has one to three.")],
+    output: Annotated[Path, typer.Option(help="Folder for NAME.mp4 and NAME.truth.json.")],
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another world with the same people.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core. The bytes are the same.")] = 0,
+) -> None:
+    """Draw videos of one to three people in varied clothes, and write what is true of every frame.
+
+    **Example**: `dataengine world make --clips 20 --output world/`
+    """
+    from dataengine.world.make import make_world
+
+    with explained():
+        made = make_world(output, clips, seed, workers or os.cpu_count() or 1)
+    shots, frames = sum(len(truth.shots) for truth in made), sum(truth.frames for truth in made)
+    console.print(f"{len(made)} videos, {shots} shots, {frames} frames in {output}", highlight=False, soft_wrap=True)
