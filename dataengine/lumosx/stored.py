@@ -198,8 +198,16 @@ class Stored(Generic[R]):
 
 
 def _columns(store: Store, name: str, columns: list[str]) -> pa.Table:
-    with store.open_input(name) as stream:
-        return pq.read_table(stream, columns=columns)
+    """No rows of a file that is damaged: its entries are then made on line."""
+    try:
+        with store.open_input(name) as stream:
+            return pq.read_table(stream, columns=columns)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        log.warning(
+            "%s/%s is damaged and left out (%s): delete it, and `dataengine cache latents` makes its entries again",
+            store.uri, name, error,
+        )  # fmt: skip
+        return pa.table({column: pa.array([], pa.string()) for column in columns})
 
 
 def _told(parameters: Mapping[str, Any]) -> str:

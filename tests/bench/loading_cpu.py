@@ -1,14 +1,16 @@
 """Samples a second from shards to what the model takes, against what a training step uses up.
 
 `python tests/bench/loading_cpu.py`. Shards are written as a build does, with clips of 480×832 at 24 fps and references
-of two people. Measured alone on one core: reading and decoding with augmentation, the rest of the way through the
-loader, and, for the peer, PyAV decoding the same clips' frames in order and nothing else (no reference, no resize): the
-bound that decoding sets. `--step` is the seconds a sample takes the model on the GPU at hand.
+of two people. Measured alone on one core: reading and decoding with augmentation, the same with latents that were
+stored by `dataengine cache latents`, and, for the peer, PyAV decoding the same clips' frames in order and nothing else
+(no reference, no resize): the bound that decoding sets. `--step` is the seconds a sample takes the model on the GPU at
+hand.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,11 +21,16 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 
 from dataengine.config import ShardSettings
+from dataengine.engine.measurements import Measurements, Outcome
+from dataengine.lumosx.codec import LATENT_CHANNELS, latent_frames
 from dataengine.lumosx.data import Example, ExampleMaker
-from dataengine.lumosx.settings import AugmentSettings, DataSettings
+from dataengine.lumosx.settings import AugmentSettings, DataSettings, StoreSettings, TrainSettings
+from dataengine.lumosx.stored import ABOUT, StoredLatent, StoredLatents, latent_id, latent_parameters, variants
+from dataengine.lumosx.windows import run_windows
 from dataengine.records import Box, Clip, Pair, Phrase, Provenance, Reference, Span, Subject
 from dataengine.shards.assembly import Member
 from dataengine.shards.index import write_index
@@ -100,6 +107,28 @@ def write(folder: Path, count: int) -> PairDataset:
     return PairDataset(store, "train")
 
 
+def store_latents(samples: PairDataset, place: Path, settings: DataSettings) -> StoredLatents:
+    """A latent of the Wan VAE's shape for every window of one epoch, in parts of eight as the engine writes them."""
+    chosen = TrainSettings(
+        data=settings, stored=StoreSettings(place=str(place)), batch=1, steps=len(samples), seed=0
+    )  # fmt: skip
+    measurements = Measurements(Store.at(place).child("measurements"))
+    ((size, turned),) = variants(chosen)
+    about = json.dumps(latent_parameters(chosen, size, turned)).encode()
+    measurements.store.write(f"latents/bench/{ABOUT}", about)
+    shape = (LATENT_CHANNELS, latent_frames(size.frames), size.height // 8, size.width // 8)
+    rows = []
+    for window in run_windows(samples.index, chosen, 1):
+        name = latent_id(samples.index[window.sample].member("mp4").sha256, window.start_s)
+        rows.append(Outcome(name, StoredLatent.of(torch.randn(shape)), 0.0))
+    for start in range(0, len(rows), 8):
+        measurements.commit("latents", "bench", rows[start : start + 8])
+    measurements.fold("latents", "bench")
+    found = StoredLatents.of(chosen)
+    assert found is not None
+    return found
+
+
 def rate(count: int, work: Callable[[int], object]) -> float:
     """Samples a second, of processor time: other processes on the machine do not count."""
     started = time.process_time()
@@ -125,28 +154,33 @@ def main() -> None:
                 for frame in container.decode(video=0):
                     frame.to_ndarray(format="rgb24")
 
-        def make(augmented: bool) -> Callable[[int], None]:
+        def make(augmented: bool, stored: StoredLatents | None = None) -> Callable[[int], None]:
             chosen = settings.model_copy(update={"augment": AugmentSettings(enabled=augmented)})
-            maker = ExampleMaker(samples, chosen, seed=0)
+            maker = ExampleMaker(samples, chosen, 0, stored)
 
             def one(index: int) -> None:
-                assert isinstance(maker.make(index, 0, index), Example)
+                made = maker.make(index, 0, index)
+                assert isinstance(made, Example)
+                assert (made.latent is None) == (stored is None), made.missed
 
             return one
 
+        latents = store_latents(samples, Path(folder) / "latents", settings)
         bound = rate(options.samples, decode_alone)
         rows = {
             "reading alone": rate(options.samples, lambda index: samples[index]),
             "decoding alone, in order (bound)": bound,
             "examples without augmentation": rate(options.samples, make(False)),
             "examples with augmentation": (full := rate(options.samples, make(True))),
+            "the same from stored latents": (stored := rate(options.samples, make(True, latents))),
         }
     print(f"{options.samples} samples of {HEIGHT}×{WIDTH}, {SECONDS} s, 5 references; samples a second and core")
     for name, value in rows.items():
         print(f"  {name:36}{value:8.2f}{value / bound:9.2f} of the bound")
     print(
         f"  a model that takes {options.step} s a sample needs {1 / options.step:.2f}: "
-        f"{1 / options.step / full:.2f} cores"
+        f"{1 / options.step / full:.2f} cores, from stored latents {1 / options.step / stored:.2f}; "
+        f"stored latents give {stored / full:.2f} × the samples a core"
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import settings
+from tiny_runs import settings, train
 
 from dataengine.engine.measurements import Measurements, Outcome
+from dataengine.lumosx.codec import DctCodec, to_pixels
+from dataengine.lumosx.metrics import read_metrics
 from dataengine.lumosx.stored import (
     ABOUT,
     Missed,
@@ -20,12 +23,16 @@ from dataengine.lumosx.stored import (
     StoredLatent,
     StoredText,
     context_id,
+    context_parameters,
     latent_id,
     latent_parameters,
     variants,
 )
 from dataengine.lumosx.text import MiniLmEncoder, TextEncoder
+from dataengine.lumosx.trainer import TrainError
+from dataengine.lumosx.windows import read_window, window_start
 from dataengine.records import Quarantined, Span
+from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
 
 PARAMETERS = {"codec": "dct", "height": 48}
@@ -81,7 +88,7 @@ def test_what_is_not_there_says_why(place: Store) -> None:
         Stored.open(place, "contexts", PARAMETERS, StoredContext)
 
 
-def test_damage_is_found(place: Store) -> None:
+def test_damage_is_found(place: Store, caplog: pytest.LogCaptureFixture) -> None:
     stored = opened(place)
     one, other = latent_id("0", 0.5), latent_id("2", 0.5)
     entry = stored.find(one)
@@ -99,6 +106,10 @@ def test_damage_is_found(place: Store) -> None:
     with pytest.raises(NotStored, match="cannot be read"):
         stored.find(one)
     assert torch.equal(stored.find(other).tensor(), latent(2))
+    late = Path(place.uri) / stored.parts[stored.part[list(stored.ids).index(latent_id("late", 0.5).encode())]]
+    late.write_bytes(b"PAR1" + bytes(60) + b"PAR1")
+    assert not opened(place).has([latent_id("late", 0.5)]).any()
+    assert f"{late.name} is damaged and left out" in caplog.text
     assert not opened(place).has([one]).any(), "a part that is gone takes its rows in a summary along"
 
 
@@ -157,3 +168,60 @@ def test_what_is_missed_is_told_and_not_for_ever(caplog: pytest.LogCaptureFixtur
     for n in range(20):
         missed.note(f"clip {n}", "it is not stored")
     assert [record.args[0] for record in caplog.records] == [1, 2, 4, 8, 16]  # type: ignore[index]
+
+
+# --- A run that reads them --------------------------------------------------------------------------------------------
+
+
+def store_all(data: Path, place: Path) -> Path:
+    """What a run under the tiny settings reads, stored as the engine does: all its clips, all captions. The part."""
+    chosen = settings()
+    measurements = Measurements(Store.at(place).child("measurements"))
+    samples = PairDataset(Store.at(data))
+    ((size, turned),) = variants(chosen)
+    about = {"latents": latent_parameters(chosen, size, turned), "contexts": context_parameters(chosen.text)}
+    for what, parameters in about.items():
+        measurements.store.write(f"{what}/f1/{ABOUT}", json.dumps(parameters).encode())
+    text, codec = MiniLmEncoder(chosen.text.max_tokens), DctCodec()
+    clips, captions = [], []
+    for sample in map(samples.__getitem__, range(len(samples))):
+        mp4 = sample.members["mp4"]
+        start_s = window_start(sample.pair.frames / sample.pair.fps, size, chosen.data)
+        pixels = to_pixels(torch.from_numpy(read_window(mp4, size, chosen.data.fps, start_s))[None])
+        name = latent_id(hashlib.sha256(mp4).hexdigest(), start_s)
+        clips.append(Outcome(name, StoredLatent.of(codec.encode(pixels)[0]), 0.0))
+        captions.append(sample.pair.caption)
+    measurements.commit("latents", "f1", clips)
+    entries = [
+        StoredContext.of(one.context, offsets=tuple(map(tuple, one.offsets)), covered=one.covered)
+        for one in text.encode(["", *captions])
+    ]
+    named = zip(["", *captions], entries, strict=True)
+    measurements.commit("contexts", "f1", [Outcome(context_id(caption), entry, 0.0) for caption, entry in named])
+    return next((place / "measurements/latents/f1").glob("part-*.parquet"))
+
+
+def test_what_is_damaged_is_encoded_on_line_and_said(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    part = store_all(dataset, tmp_path / "place")
+    chosen = ("steps=3", "validation.samples=1", "data.cache_mb=0")
+    train(dataset, tmp_path / "online", settings(*chosen))
+    with caplog.at_level(logging.WARNING):
+        train(dataset, tmp_path / "stored", settings(*chosen, f"stored.place={tmp_path / 'place'}"))
+    assert "on line" not in caplog.text
+    damaged = bytearray(part.read_bytes())
+    for at in range(500, len(damaged) - 4000, 211):
+        damaged[at] ^= 255
+    part.write_bytes(damaged)
+    with caplog.at_level(logging.WARNING):
+        train(dataset, tmp_path / "damaged", settings(*chosen, f"stored.place={tmp_path / 'place'}"))
+    assert "clips encoded on line" in caplog.text
+    expected = [(m.loss, m.grad_norm) for m in read_metrics(tmp_path / "online")[0]]
+    for run in ("stored", "damaged"):
+        assert [(m.loss, m.grad_norm) for m in read_metrics(tmp_path / run)[0]] == expected, run
+
+
+def test_a_place_of_other_settings_stops_the_run(dataset: Path, place: Store, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"no latents of codec dct.* height 48.*There are: .*`dataengine cache lat"):
+        train(dataset, tmp_path / "run", settings(f"stored.place={place.uri}"))
