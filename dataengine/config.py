@@ -311,6 +311,7 @@ class ClipRules(Settings):
     min_s: float = Field(1.0, gt=0)
     max_s: float = Field(10.0, gt=0, description="longer shots are cut into equal parts")
     margin_s: float = Field(0.05, ge=0, description="kept away from a cut on either side")
+    whole: bool = Field(False, description="sources are clips already: no cuts; longer than `max_s` is an error")
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> Self:

@@ -19,7 +19,7 @@ def resolve(caption: str, phrase: Phrase, taken: Sequence[Span] = ()) -> Span | 
     people both called "man" share their words. `taken` are the spans of other entities, which it must not touch.
     """
     if phrase.span is None:
-        places = _occurrences(caption, phrase.text)
+        places = occurrences(caption, phrase.text)
         if len(places) != 1:
             rule, times = ("span_absent", "no time") if not places else ("span_ambiguous", f"{len(places)} times")
             return Reason(rule, f"{phrase.text!r} stands {times} in the caption")
@@ -44,7 +44,7 @@ def resolve_all(caption: str, phrases: Sequence[str]) -> list[Span | Reason]:
     """
     keys = [" ".join(phrase.split()).casefold() for phrase in phrases]
     equal = Counter(keys)
-    places = {key: _occurrences(caption, phrases[keys.index(key)]) for key in equal}
+    places = {key: occurrences(caption, phrases[keys.index(key)]) for key in equal}
     found: list[Span | None] = [None] * len(phrases)
     taken: list[Span] = []
     while True:
@@ -63,7 +63,7 @@ def resolve_all(caption: str, phrases: Sequence[str]) -> list[Span | Reason]:
 
 
 def _why_not(caption: str, phrase: str, taken: Sequence[Span]) -> Reason:
-    places = _occurrences(caption, phrase)
+    places = occurrences(caption, phrase)
     free = [place for place in places if not any(_meet(place, other) for other in taken)]
     if not places:
         return Reason("span_absent", f"{phrase!r} stands no time in the caption")
@@ -77,7 +77,8 @@ def _meet(a: Span, b: Span) -> bool:
     return a.start < b.end and b.start < a.end
 
 
-def _occurrences(caption: str, phrase: str) -> list[Span]:
+def occurrences(caption: str, phrase: str) -> list[Span]:
+    """Every place of a phrase at word boundaries, ignoring case and the width of white space; in order."""
     words = phrase.split()
     if not words:
         return []

@@ -16,6 +16,7 @@ from rich.markup import escape
 from dataengine.config import BuildSettings, ConfigError, render
 from dataengine.lumosx.settings import TrainSettings
 from pipelines import dataset
+from pipelines.formats import export, import_app
 from pipelines.model import model_app
 from pipelines.terminal import (
     HELP,
@@ -49,6 +50,8 @@ app.add_typer(config_app, name="config")
 app.add_typer(cache_app, name="cache")
 app.add_typer(model_app, name="model")
 app.add_typer(world_app, name="world")
+app.add_typer(import_app, name="import")
+app.command()(export)
 
 
 @app.command()
@@ -77,7 +80,7 @@ def build(
     if dry_run:
         _plan(places, output, settings, 0, address)
         return
-    _build(places, output, settings, address)
+    build_from(places, output, settings, address)
 
 
 @app.command()
@@ -201,7 +204,7 @@ def retry(
         with alone(store):
             count = void_failures(store, settings, error)
     console.print(f"rows to measure again: {count}", highlight=False)
-    _build(last.inputs, output, settings, address)
+    build_from(last.inputs, output, settings, address)
 
 
 @cache_app.command("ls")
@@ -332,7 +335,8 @@ def _asked(
     return places, settings
 
 
-def _build(places: Sequence[str], output: str, settings: BuildSettings, address: str | None) -> None:
+def build_from(places: Sequence[str], output: str, settings: BuildSettings, address: str | None) -> None:
+    """Build, show what came of it, and exit as `build` does."""
     from pipelines.build import build as run_build
     from pipelines.show import show_build
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from dataengine.engine.run import connect, each
 from dataengine.shards.exporters.coco import CocoExport
 from dataengine.shards.exporters.contract import Exported, Exporter, ExportRefused, shards_of
 from dataengine.shards.exporters.lumosx import LumosXExport
@@ -15,6 +14,7 @@ from dataengine.shards.exporters.wids import WidsExport
 from dataengine.shards.index import Index
 from dataengine.shards.losses import Losses, merged
 from dataengine.store import Store
+from pipelines.spread import spread
 
 REPORT = "losses.json"
 EXPORTERS: dict[str, Exporter] = {e.format: e for e in (LumosXExport(), WebdatasetExport(), CocoExport(), WidsExport())}
@@ -34,10 +34,8 @@ def export_dataset(
         raise ExportRefused(f"{data}: the dataset has no samples")
     if target.names():
         raise ExportRefused(f"{output}: not empty: export into a new folder")
-    if len(shards) > 1:
-        connect(address)
     work = _Work(EXPORTERS[name], source, target)
-    done = list(each(work, shards))
+    done = list(spread(work, shards, address))
     work.exporter.finish(index, target)
     losses = merged(exported.losses for exported in done).report(name, len(index))
     target.write(REPORT, losses.model_dump_json(indent=1).encode())

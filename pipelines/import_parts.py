@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataengine.config import ShardSettings
-from dataengine.engine.run import each
 from dataengine.shards import tar
 from dataengine.shards.index import INDEX, SHARDS, Index, IndexRow, even_tables, join_indexes, write_index
 from dataengine.shards.plan import SampleName, plan_shards
 from dataengine.store import Store
+from pipelines.spread import spread
 from pipelines.verdicts import CLIPS_SCHEMA, KEPT
 
 PARTS = "measurements/import"
@@ -46,12 +46,12 @@ def named(store: Store, parts: Sequence[str]) -> tuple[list[Stored], list[str]]:
     return list(kept.values()), twice
 
 
-def pack(store: Store, stored: Sequence[Stored], settings: ShardSettings) -> int:
+def pack(store: Store, stored: Sequence[Stored], settings: ShardSettings, address: str | None = None) -> int:
     """Bring `shards/` and `index.parquet` to hold exactly these samples; returns their number."""
     by_key = {one.name.key: one for one in stored}
     plans = sorted(plan_shards((one.name for one in stored), settings))
     work = [(plan.name, tuple(by_key[key] for key in plan.keys)) for plan in plans]
-    names = list(each(partial(_pack_shard, store), work))
+    names = list(spread(partial(_pack_shard, store), work, address))
     with store.open_output(INDEX) as stream:
         rows = join_indexes(stream, (Index.read(store, name).table for name in names))
     wanted = {f"{SHARDS}/{plan.name}" for plan in plans}

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from dataengine.config import ShardSettings
 from dataengine.decide.splits import split_of
-from dataengine.engine.run import connect, each
 from dataengine.engine.worker import RowTimeout, StageThread
 from dataengine.records import Pair, Quarantined, Record
 from dataengine.shards.assembly import Member
@@ -26,6 +25,7 @@ from dataengine.store import Store, StoreError
 from pipelines.alone import alone, stoppable
 from pipelines.finish import write_quarantine
 from pipelines.import_parts import PARTS, named, pack, write_clips
+from pipelines.spread import spread
 
 REPORT = "import.json"
 PART_ITEMS = 64
@@ -80,31 +80,28 @@ def import_samples(
     items, twice = _unique([thing for thing in found if isinstance(thing, Item)], importer)
     parts = _parts(importer, options, items)
     console.print(f"{importer.format}: {len(items)} samples to read", highlight=False)
-    with alone(store):
-        if len(parts) > 1:
-            connect(address)
-        with stoppable():
-            receipts = list(each(_Reader(store, importer, options), parts))
-            stored, again = named(store, [part.name for part in parts])
-            samples = pack(store, stored, options.shards)
-            write_clips(store, [part.name for part in parts])
-            refused += [*twice, *(q for receipt in receipts for q in receipt.refused)]
-            refused += [refusal(importer, key, "a sample before it has the same key") for key in again]
-            write_quarantine(store, refused)
-            table = Index.read(store).table
-            summary = ImportSummary(
-                format=importer.format,
-                source=safe_name(source),
-                samples=samples,
-                subjects=sum(table["subjects"].to_pylist()),
-                attributes=sum(table["attributes"].to_pylist()),
-                refused=len(refused),
-                dropped=dict(sorted(sum((Counter(r.dropped) for r in receipts), Counter[str]()).items())),
-                losses=merged(r.losses for r in receipts).report(importer.format, samples),
-            )
-            store.write(REPORT, summary.model_dump_json(indent=1).encode())
-            store.write("README.md", card(store).encode())
-            store.delete_folder(PARTS)
+    with alone(store), stoppable():
+        receipts = list(spread(_Reader(store, importer, options), parts, address))
+        stored, again = named(store, [part.name for part in parts])
+        samples = pack(store, stored, options.shards, address)
+        write_clips(store, [part.name for part in parts])
+        refused += [*twice, *(q for receipt in receipts for q in receipt.refused)]
+        refused += [refusal(importer, key, "a sample before it has the same key") for key in again]
+        write_quarantine(store, refused)
+        table = Index.read(store).table
+        summary = ImportSummary(
+            format=importer.format,
+            source=safe_name(source),
+            samples=samples,
+            subjects=sum(table["subjects"].to_pylist()),
+            attributes=sum(table["attributes"].to_pylist()),
+            refused=len(refused),
+            dropped=dict(sorted(sum((Counter(r.dropped) for r in receipts), Counter[str]()).items())),
+            losses=merged(r.losses for r in receipts).report(importer.format, samples),
+        )
+        store.write(REPORT, summary.model_dump_json(indent=1).encode())
+        store.write("README.md", card(store).encode())
+        store.delete_folder(PARTS)
     return summary
 
 

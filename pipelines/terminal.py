@@ -85,11 +85,15 @@ def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...
     from dataengine.lumosx.trainer import TrainError
     from dataengine.lumosx.weights import WeightsError
     from dataengine.lumosx.windows import SampleError
+    from dataengine.shards.exporters.contract import ExportRefused
+    from dataengine.shards.importers.contract import SourceError
+    from dataengine.shards.tar import ShardError
     from dataengine.stage import Outage
     from dataengine.store import StoreError
     from dataengine.weights import MissingWeightsError
     from pipelines.preflight import PreflightError
 
+    usage = (ConfigError, InputError, PreflightError, SourceError, ExportRefused)
     failures = (Busy, LeaseLost, ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError)
     training = (TrainError, OrderError, WeightsError, ExportError)
-    return (ConfigError, InputError, PreflightError), (*failures, *training, Outage)
+    return usage, (*failures, *training, Outage, ShardError)

@@ -16,8 +16,11 @@ def plan_clips(source_id: str, shots: ShotScores, rules: ClipRules) -> tuple[Cli
 
     A shot is what lies between two transitions. `margin_s` keeps away from its cuts (the source's own ends are no
     cuts), shots under `min_s` are left out and shots over `max_s` become equal parts.
-    Raises `ValueError` when the threshold is under the floor that the scores were stored with.
+    Raises `ValueError` when the threshold is under the floor that the scores were stored with, or a source that is to
+    be one clip is longer than `max_s`.
     """
+    if rules.whole:
+        return _whole(source_id, shots.duration_s, rules)
     clips: list[Clip] = []
     start, after_cut = 0.0, 0.0
     for cut in (*_transitions(shots, rules.threshold), None):
@@ -27,6 +30,15 @@ def plan_clips(source_id: str, shots: ShotScores, rules: ClipRules) -> tuple[Cli
         if cut is not None:
             start, after_cut = cut[1].time_s + shots.frame_s, rules.margin_s
     return tuple(clips)
+
+
+def _whole(source_id: str, duration_s: float, rules: ClipRules) -> tuple[Clip, ...]:
+    if duration_s > rules.max_s:
+        raise ValueError(
+            f"{duration_s:.1f} s is longer than decide.clips.max_s={rules.max_s:g}: raise that, or let it be cut into "
+            "shots (decide.clips.whole=false)"
+        )
+    return (Clip.of(source_id, 0.0, duration_s),) if duration_s >= rules.min_s else ()
 
 
 def shot_boundaries(shots: ShotScores, threshold: float) -> tuple[float, ...]:

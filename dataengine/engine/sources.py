@@ -13,7 +13,7 @@ import stat
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -21,8 +21,9 @@ from typing import Protocol, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
+from pydantic import ValidationError
 
-from dataengine.records import Quarantined, SourceVideo
+from dataengine.records import GivenVideo, Quarantined, SourceVideo
 from dataengine.store import REMOTE, Store, StoreError, filesystem_of, open_source
 from dataengine.store.errors import persistent
 
@@ -47,6 +48,8 @@ EXTENSIONS = frozenset(
     )
 )
 """Files with other endings are counted and skipped."""
+
+TABLE = ".videos.jsonl"
 
 CHUNK = 1 << 22
 
@@ -74,12 +77,16 @@ class FoundFile:
     """As listed; None for what cannot be looked at, such as a link to nothing."""
     mtime_ns: int | None = None
     """When it was last written, by its disk's or object store's clock."""
+    caption: str | None = None
+    """As a table gives it."""
 
 
 @dataclass(frozen=True)
 class Found:
     files: tuple[FoundFile, ...]
     skipped: int
+    refused: tuple[Quarantined, ...] = ()
+    """What a table could not take, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +105,28 @@ class Sources:
 def find(inputs: Sequence[str]) -> Found:
     """Every video below the inputs (files, folders or URIs), by name. Raises `InputError` when one does not exist.
 
-    Links to folders are followed, each folder once, so a loop of links ends.
+    Links to folders are followed, each folder once, so a loop of links ends. A file named `*.videos.jsonl` is a table
+    of videos with their captions (`records.GivenVideo`), as `dataengine import table` writes it.
     """
     files: list[FoundFile] = []
+    refused: list[Quarantined] = []
     skipped = 0
     for place in inputs:
+        if place.endswith(TABLE):
+            for line in _table(place):
+                if isinstance(line, Quarantined):
+                    refused.append(line)
+                else:
+                    files.append(line)
+            continue
         listing = _remote(place) if place.startswith(REMOTE) else _local(Path(place))
         for file in listing:
             if Path(file.name).suffix.lower() in EXTENSIONS:
                 files.append(file)
             else:
                 skipped += 1
-    return Found(tuple(sorted(set(files), key=lambda f: (f.name, f.uri))), skipped)
+    ordered = sorted(set(files), key=lambda f: (f.name, f.uri, f.caption or ""))
+    return Found(tuple(ordered), skipped, tuple(refused))
 
 
 class Each(Protocol):
@@ -157,21 +174,22 @@ _KNOWN = pa.schema(
 def identify_all(found: Found, known: KnownSources, each: Each) -> Sources:
     """Every source and its names. Only files that are not known as they are now are read, and then remembered.
 
-    What could not be read is never remembered: it is looked at again by the next run. Raises `StoreError`.
+    What could not be read is never remembered: it is looked at again by the next run. A file with a caption is named by
+    both, and a file that came with two captions is taken with the first. Raises `StoreError`.
     """
     ids = known.read()
     remembered = {file: ids.get((file.uri, file.size_bytes or 0, file.mtime_ns or -1)) for file in found.files}
     unknown = [file for file, source_id in remembered.items() if source_id is None]
-    identified: list[SourceVideo | Quarantined] = [
-        SourceVideo(source_id=source_id, uri=file.uri, names=(file.name,), size_bytes=file.size_bytes or 0)
+    identified: dict[FoundFile, SourceVideo | Quarantined] = {
+        file: SourceVideo(source_id=source_id, uri=file.uri, names=(file.name,), size_bytes=file.size_bytes or 0)
         for file, source_id in remembered.items()
         if source_id is not None
-    ]
+    }
     new: list[tuple[FoundFile, SourceVideo]] = []
     committed = time.monotonic()
     try:
         for file, result in zip(unknown, each(identify, unknown), strict=True):
-            identified.append(result)
+            identified[file] = result
             if isinstance(result, SourceVideo) and _is_settled(file):
                 new.append((file, result))
             if len(new) >= COMMIT_FILES or time.monotonic() - committed > COMMIT_S:
@@ -179,7 +197,32 @@ def identify_all(found: Found, known: KnownSources, each: Each) -> Sources:
                 new, committed = [], time.monotonic()
     finally:
         known.add(new)
-    return merge(identified, found.skipped)
+    given = _given([(file, identified[file]) for file in found.files])
+    return merge([*given, *found.refused], found.skipped)
+
+
+def _given(files: Iterable[tuple[FoundFile, SourceVideo | Quarantined]]) -> Iterator[SourceVideo | Quarantined]:
+    """Files with their captions. One video under two captions would be two sources, and might end up in two splits."""
+    captions: dict[str, tuple[str | None, str]] = {}
+    for file, source in files:
+        if isinstance(source, Quarantined):
+            yield source
+            continue
+        caption, first = captions.setdefault(source.source_id, (file.caption, file.name))
+        if file.caption != caption:
+            yield Quarantined(
+                id=hashlib.sha256(f"caption:{file.name}:{file.caption}".encode()).hexdigest()[:24],
+                stage="read",
+                error="InputError",
+                message=f"{file.name}: the same video as {first}, with another caption: the first one is taken",
+                attempts=1,
+                source_names=(file.name,),
+            )
+        elif caption is None:
+            yield source
+        else:
+            named = hashlib.sha256(f"{source.source_id}:{caption}".encode()).hexdigest()[:24]
+            yield source.model_copy(update={"source_id": named, "caption": caption})
 
 
 def _is_settled(file: FoundFile) -> bool:
@@ -235,6 +278,35 @@ def _local(place: Path) -> Iterator[FoundFile]:
         yield from _walk(place.absolute(), place.absolute(), set())
     else:
         raise InputError(f"{place}: no such file or folder")
+
+
+def _table(place: str) -> Iterator[FoundFile | Quarantined]:
+    """The lines of a table: videos with their captions, and what its writer refused."""
+    try:
+        with open_source(place) as source, source.open("rb") if isinstance(source, Path) else source as stream:
+            for number, line in enumerate(stream, 1):
+                try:
+                    if b'"stage":' in line[:64]:
+                        yield Quarantined.from_json(line)
+                        continue
+                    given = GivenVideo.from_json(line)
+                except ValidationError as error:
+                    wrong = error.errors()[0]
+                    raise InputError(
+                        f"{place} line {number}: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}; other tables are "
+                        "read by `dataengine import table`"
+                    ) from error
+                yield _given_file(place, given)
+    except OSError as error:
+        raise InputError(f"{place}: {error.strerror or error}") from error
+
+
+def _given_file(table: str, given: GivenVideo) -> FoundFile:
+    if given.uri.startswith(REMOTE):
+        file = next(_remote(given.uri))
+    else:
+        file = _file(Path(table).absolute().parent / given.uri, given.name)
+    return replace(file, name=given.name, caption=given.caption)
 
 
 def _walk(folder: Path, top: Path, seen: set[tuple[int, int]]) -> Iterator[FoundFile]:

@@ -32,7 +32,11 @@ _ANNOTATORS: dict[str, Callable[[CaptionSettings], Annotator]] = {
 
 
 class CaptionStage(Stage[Caption]):
-    """Asks the annotator for a caption of each clip's stills and people."""
+    """Asks the annotator for a caption of each clip's stills and people.
+
+    A caption that came with the source is kept, and only what it names and whose that is are asked. It needs no place
+    in the fingerprint: a source with a caption has an id of its own, so results never outlive the caption they are of.
+    """
 
     name: ClassVar[str] = "caption"
     version: ClassVar[int] = 1
@@ -68,4 +72,5 @@ class CaptionStage(Stage[Caption]):
             times = [clip.start_s + (i + 0.5) / count * clip.seconds for i in range(count)]
             with open_source(row.source.uri) as source:
                 frames = frames_at(source, times)
-        return Scene(row.id, tuple(pictures(row[Stills])), row[People], tuple(even(frame.rgb) for frame in frames))
+        shown = tuple(even(frame.rgb) for frame in frames)
+        return Scene(row.id, tuple(pictures(row[Stills])), row[People], shown, row.source.caption)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dataengine.models import colour_names, grabcut
+from dataengine.models import colour_names, given_caption, grabcut
 from dataengine.models.face_regions import centre_x, face_coordinates, face_unit
 from dataengine.models.interfaces import Image, Pixels, Scene
 from dataengine.records import Caption, Mention, Person, PersonMention, Phrase, Sighting, Span, Vote
@@ -91,11 +91,14 @@ class ColourBaseline:
             for person in scene.people.people
             for sighting in person.sightings
         }
-        described = [
-            _describe(scene, person, [cuts[person.index, s.still] for s in person.sightings])
+        sure = [
+            (person, [cuts[person.index, s.still] for s in person.sightings])
             for person in scene.people.people
             if max(s.face_score for s in person.sightings) >= FACE_SCORE
         ]
+        if scene.given is not None:
+            return given_caption.annotate(scene.given, [_seen(scene, person, parts) for person, parts in sure])
+        described = [_describe(scene, person, parts) for person, parts in sure]
         return compose(described, _background(scene, cuts))
 
 
@@ -164,8 +167,32 @@ def _parts(scene: Scene, person: Person, sighting: Sighting) -> grabcut.Parts:
     return grabcut.cut_person(scene.images[sighting.still], sighting, others, ITERATIONS)
 
 
+def _looks(scene: Scene, person: Person, cuts: Sequence[grabcut.Parts]) -> list[_Look]:
+    return [_Look.of(scene.images[s.still], s, parts) for s, parts in zip(person.sightings, cuts, strict=True)]
+
+
+def _seen(scene: Scene, person: Person, cuts: Sequence[grabcut.Parts]) -> given_caption.Seen:
+    """A person as a given caption is compared with it: colours on average over the stills that show them."""
+    looks = _looks(scene, person, cuts)
+    return given_caption.Seen(
+        person.index,
+        _mean([look.hair for look in looks if look.hair]),
+        _mean([look.top for look in looks if look.top]),
+        _place(scene, person),
+    )
+
+
+def _mean(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: sum(each.get(name, 0.0) for each in shares) / len(shares) for each in shares for name in each}
+
+
+def _place(scene: Scene, person: Person) -> float:
+    """Where a person stands, as a share of the image's width."""
+    return float(np.mean([centre_x(s.face) for s in person.sightings])) / scene.images[0].shape[1]
+
+
 def _describe(scene: Scene, person: Person, cuts: Sequence[grabcut.Parts]) -> Described:
-    looks = [_Look.of(scene.images[s.still], s, parts) for s, parts in zip(person.sightings, cuts, strict=True)]
+    looks = _looks(scene, person, cuts)
     count = len(person.sightings)
     hair = top = None
     told = [look.hair for look in looks if look.hair]
@@ -178,11 +205,10 @@ def _describe(scene: Scene, person: Person, cuts: Sequence[grabcut.Parts]) -> De
         colour, share = _commonest(told)
         if share >= TOP_DOMINANT:
             top = (f"{colour} top", len(told) / count)
-    width = scene.images[0].shape[1]
     return Described(
         person=person.index,
         seen=count / len(scene.images),
-        x=float(np.mean([centre_x(s.face) for s in person.sightings])) / width,
+        x=_place(scene, person),
         hair=hair,
         top=top,
     )

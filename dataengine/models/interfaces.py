@@ -82,6 +82,8 @@ class Scene:
     people: People
     frames: tuple[Image, ...] = ()
     """More frames of the clip in order of time, as many as the annotator asked for (`Annotator.frames`)."""
+    given: str | None = None
+    """A caption that came with the video: it is kept as it is, and only entities and owners are asked for."""
 
 
 class Annotator(Model, Protocol):

@@ -86,15 +86,21 @@ class QwenAnnotator:
             return BadInput(str(weak), talk.said)
 
     async def _annotate(self, scene: Scene, talk: _Talk) -> Caption:
-        """The chain of questions about one scene. Raises `Weak` where an answer stays unusable."""
+        """The chain of questions about one scene, without the first where its caption came with it.
+
+        Raises `Weak` where an answer stays unusable.
+        """
         ask, count = self._prompts.ask, len(scene.frames)
         language = LANGUAGES[self._settings.language]
-        told = await talk.ask(
-            CaptionAnswer,
-            (*scene.frames, ask("caption", frames=count, language=language)),
-            check=lambda answer: answers.check_caption(answer, self._settings.language),
-        )
-        text = " ".join(told.caption.split())
+        if scene.given is not None:
+            text = scene.given
+        else:
+            told = await talk.ask(
+                CaptionAnswer,
+                (*scene.frames, ask("caption", frames=count, language=language)),
+                check=lambda answer: answers.check_caption(answer, self._settings.language),
+            )
+            text = " ".join(told.caption.split())
         named = await talk.ask(
             EntitiesAnswer,
             (*scene.frames, ask("entities", frames=count, caption=text)),

@@ -21,6 +21,8 @@ from dataengine.shards.reader import Sample, iter_samples
 from dataengine.spans import resolve_all
 from dataengine.store import Store
 
+SAMPLES = "samples"
+"""The folder of the samples: the released script takes every entry of it for one."""
 MAX_FILE_NAME = 255
 
 
@@ -36,7 +38,7 @@ class LumosXExport:
         losses = LossCount()
         with source.open_input(f"{SHARDS}/{shard}") as stream:
             for sample in iter_samples(stream, shard):
-                _write(Path(target.uri), sample, losses)
+                _write(Path(target.uri) / SAMPLES, sample, losses)
         return Exported(shard, losses)
 
     def finish(self, index: Index, target: Store) -> None:

@@ -43,6 +43,8 @@ class Item(Record):
     """Where in a file it stands, in bytes; 0 for one that has a file or folder of its own."""
     stamp: str = ""
     """Changes when its file does: parts that were read of the same items are not read again."""
+    text: str = ""
+    """What a table of the source says of it: its caption."""
 
 
 @dataclass(frozen=True)

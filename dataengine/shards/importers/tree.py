@@ -103,6 +103,15 @@ class Tree:
         except ImportRefused:
             return False
 
+    def by_tail(self, path: str, under: str = "") -> str | None:
+        """The file below `under` that the longest tail of somebody else's path names: of `/mnt/a/b/c.mp4` that is
+        `mnt/a/b/c.mp4`, else `a/b/c.mp4`, `b/c.mp4` or `c.mp4`. None when there is none of them.
+        """
+        parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")][-MAX_DEPTH // 2 :]
+        prefix = f"{under}/" if under else ""
+        names = (prefix + "/".join(parts[start:]) for start in range(len(parts)))
+        return next((name for name in names if self.has(name)), None)
+
     def stamp(self, name: str) -> str:
         """Size and time of writing of a file or folder, which is not followed; empty when there is none."""
         try:
