@@ -260,6 +260,4 @@ def _event(event: Event) -> EventView:
 
 
 def _opinion(state: SampleState) -> OpinionView:
-    return OpinionView(
-        auditor=state.auditor, verdict=state.verdict, reasons=state.reasons, repairs=len(state.repairs)
-    )
+    return OpinionView(auditor=state.auditor, verdict=state.verdict, reasons=state.reasons, repairs=len(state.repairs))
