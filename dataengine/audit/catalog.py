@@ -125,7 +125,7 @@ _SETUP = """
 CREATE TABLE samples AS
   SELECT i.*, r.risk, coalesce(r.failed, []) AS failed, r.random_rank FROM read_index i
   LEFT JOIN read_risk r USING (key) ORDER BY i.position;
-CREATE TABLE decided (position BIGINT, auditor VARCHAR, verdict VARCHAR, PRIMARY KEY (position, auditor));
+CREATE TABLE decided (sample BIGINT, auditor VARCHAR, verdict VARCHAR, PRIMARY KEY (sample, auditor));
 
 CREATE MACRO sort_value(s, sort, sign) AS sign * CASE sort
   WHEN 'risk' THEN coalesce(s.risk, -1) WHEN 'index' THEN s.position WHEN 'seconds' THEN s.seconds
@@ -134,7 +134,7 @@ CREATE MACRO sort_value(s, sort, sign) AS sign * CASE sort
 
 CREATE MACRO has_verdict(place, who, what) AS EXISTS (
   SELECT 1 FROM decided d
-  WHERE d.position = place AND (who = '' OR d.auditor = who) AND (what = '' OR d.verdict = what));
+  WHERE d.sample = place AND (who = '' OR d.auditor = who) AND (what = '' OR d.verdict = what));
 
 CREATE MACRO matching(_search, _phrase, _source, _split, _check, _subjects, _risk_min, _risk_max, _verdict, _auditor,
                       _queue, _stratum, _sort, _sign) AS TABLE
@@ -247,11 +247,11 @@ class Catalog:
         for verdict in decided:
             cursor.execute("INSERT OR REPLACE INTO decided VALUES ($position, $auditor, $verdict)", verdict._asdict())
         for position, auditor in withdrawn:
-            cursor.execute("DELETE FROM decided WHERE position = ? AND auditor = ?", [position, auditor])
+            cursor.execute("DELETE FROM decided WHERE sample = ? AND auditor = ?", [position, auditor])
 
     def decided(self, positions: Iterable[int]) -> list[Decided]:
         """The verdicts in force on some samples."""
-        statement = "SELECT * FROM decided WHERE list_contains($positions::BIGINT[], position) ORDER BY ALL"
+        statement = "SELECT * FROM decided WHERE list_contains($positions::BIGINT[], sample) ORDER BY ALL"
         return [Decided(*values) for values in self._all(statement, {"positions": list(positions)})]
 
     def facets(self) -> Facets:
@@ -283,4 +283,5 @@ def _table(out: Store, name: str, schema: pa.Schema) -> pa.Table:
         try:
             return pq.read_table(stream, columns=schema.names).cast(schema)
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise ValueError(f"{out.uri}/{name} cannot be read: {error}; run `dataengine audit check` again") from error
+            why = str(error).partition("\n")[0]
+            raise ValueError(f"{out.uri}/{name} cannot be read: {why}; run `dataengine audit check` again") from error
