@@ -18,6 +18,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dataengine.records import Share
+
 CONF = Path(__file__).resolve().parent.parent / "conf"
 """The folder of the configuration files that come with the project."""
 
@@ -342,6 +344,113 @@ class BuildSettings(Settings):
     decide: DecideSettings = DecideSettings()
     shards: ShardSettings = ShardSettings()
     prices: Prices = Prices()
+
+
+# --- Auditing ---------------------------------------------------------------------------------------------------------
+
+
+class CheckLimits(Settings):
+    """When a check fails."""
+
+    inside_owner: Share = Field(0.9, description="least share of an attribute's pixels inside its owner's body")
+    owner_margin: Share = Field(0.3, description="least lead of the owner's share over the next subject's")
+    agreement: Share = Field(0.5, description="least share of the annotator's votes for whose face it is")
+    swap_margin: float = Field(0.25, description="least lead of the owner over the next subject, mean of all witnesses")
+    swap_gain: float = Field(0.2, ge=0, description="evidence that an exchange of two attributes must win for an alarm")
+    match_margin: float = Field(-0.3, description="least lead of a phrase over the sample's others on its own picture")
+    face_px: float = Field(64, gt=0, description="least short side of a face box")
+    face_sharpness: float = Field(20, ge=0, description="least variance of the Laplacian over a face")
+    face_visible: Share = Field(0.5, description="least share of a face that is in the frame and uncovered")
+    faces_overlap: Share = Field(0.3, description="most of the smaller face that another subject's face covers")
+    likeness: float = Field(0.4, description="least cosine between the sightings of one person")
+    unlikeness: float = Field(0.5, description="most cosine between the faces of two subjects")
+    mask_area: Share = Field(0.002, description="least share of the frame that a mask covers")
+    mask_area_most: Share = Field(0.8, description="most of the frame that a mask covers: it has leaked")
+    inside_box: Share = Field(0.95, description="least share of a mask inside the box it was cut by")
+    on_border: Share = Field(0.5, description="most of a mask's outline that is the frame's edge")
+    holes: Share = Field(0.2, description="most of a mask's filled shape that is holes")
+    cut_by_mask: Share = Field(0.9, description="least overlap (IoU) of a reference's pixels with its mask")
+    background_seen: Share = Field(0.5, description="least share of the background that was seen and not invented")
+    background_person: float = Field(0.7, description="most likeness of the background to a face where it stood")
+    same_picture: float = Field(3.0, ge=0, description="mean difference (0…255) under which two references are one")
+    off_clip: float = Field(16.0, ge=0, description="most mean difference (0…255) of a reference from its clip's frame")
+    copied: Share = Field(0.97, description="correlation with its own clip over which a cross-clip reference is a copy")
+    duplicate_bits: int = Field(6, ge=0, le=31, description="hashes of all stills this near: two clips show the same")
+
+
+class RiskWeights(Settings):
+    """How likely a sample is wrong when a check fails; what is not named here counts `other`."""
+
+    phrase_at_span: Share = 0.99
+    phrase_has_tokens: Share = 0.9
+    phrase_whole: Share = 0.9
+    spans_apart: Share = 0.9
+    attribute_inside_owner: Share = 0.6
+    owner_margin: Share = 0.7
+    owner_agreed: Share = 0.4
+    swap_alarm: Share = 0.9
+    phrase_fits_picture: Share = 0.8
+    face_size: Share = 0.2
+    face_sharp: Share = 0.3
+    face_visible: Share = 0.3
+    faces_apart: Share = 0.9
+    identity_consistent: Share = 0.7
+    subjects_differ: Share = 0.9
+    references_differ: Share = 0.8
+    reference_from_clip: Share = 0.95
+    not_copied: Share = 0.6
+    mask_area: Share = 0.5
+    mask_inside_box: Share = 0.8
+    mask_on_border: Share = 0.2
+    mask_holes: Share = 0.3
+    mask_cuts_reference: Share = 0.9
+    background_seen: Share = 0.2
+    background_empty: Share = 0.7
+    people_taken: Share = 0.3
+    clothes_taken: Share = 0.3
+    subject_dressed: Share = 0.1
+    apart_from_other_split: Share = 0.6
+    other: Share = 0.5
+
+
+class ClipScorerSettings(NetworkSettings):
+    """A CLIP model that says how well words fit a picture."""
+
+    weights: str = "openai/clip-vit-base-patch32"
+    images: int = Field(32, ge=1, description="pictures in one forward pass")
+
+
+class SamplingPlan(Settings):
+    """What accepting a dataset may cost: the two risks, from which the number of samples to look at follows."""
+
+    good_rate: float = Field(0.01, gt=0, lt=1, description="a dataset with this share of wrong samples is good")
+    accept_good: float = Field(0.95, gt=0, lt=1, description="and is accepted at least this often")
+    bad_rate: float = Field(0.05, gt=0, lt=1, description="a dataset with this share is bad")
+    accept_bad: float = Field(0.10, gt=0, lt=1, description="and is accepted at most this often")
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the interval around the error rate")
+
+    @model_validator(mode="after")
+    def _good_is_better_than_bad(self) -> Self:
+        if self.good_rate >= self.bad_rate or self.accept_bad >= self.accept_good:
+            raise ValueError("good_rate must lie under bad_rate, and accept_bad under accept_good")
+        return self
+
+
+class AuditSettings(Settings):
+    """Everything `dataengine audit` can be told."""
+
+    seed: int = Field(0, description="of the random stratum and the honeypots; keep it while an audit goes on")
+    frames: bool = Field(True, description="decode each clip's stills: slower, finds references that are not of it")
+    scorer: Literal["none", "colours", "clip"] = Field(
+        "colours", description="who says how well words fit a picture: nobody, the names of colours, a CLIP model"
+    )
+    clip: ClipScorerSettings = ClipScorerSettings()
+    tokenizer: str = Field("", description="a profile whose training tokenizer phrases are checked by; empty: none")
+    limits: CheckLimits = CheckLimits()
+    risk: RiskWeights = RiskWeights()
+    plan: SamplingPlan = SamplingPlan()
+    honeypots: float = Field(0.05, ge=0, le=0.5, description="share of an auditor's queue with a planted fault")
+    worst: int = Field(50, ge=1, description="samples that the report shows, the riskiest first")
 
 
 # --- Reading files and overrides --------------------------------------------------------------------------------------

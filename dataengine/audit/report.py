@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -17,12 +17,18 @@ from pydantic import Field, ValidationError
 
 from dataengine.audit import palette
 from dataengine.audit.cards import Card, card
-from dataengine.audit.checks import CheckLimits, check_sample
+from dataengine.audit.checking import are_checked, check_dataset, stored_findings
+from dataengine.audit.checks import READABLE, Finding
+from dataengine.audit.estimate import AuditNumbers, Drawn, audit_numbers
+from dataengine.audit.events import stored_events
+from dataengine.audit.risk import risk_of
 from dataengine.audit.sampling import evenly
 from dataengine.audit.scene import Scene, UnreadableSample
+from dataengine.audit.state import fold
 from dataengine.audit.statistics import Statistics, Tally
+from dataengine.audit.tables import RISK
 from dataengine.audit.wording import shortened, visible
-from dataengine.config import Prices
+from dataengine.config import AuditSettings, Prices
 from dataengine.records import Quarantined, Record, RunSummary, StageSummary
 from dataengine.shards.index import Index, IndexRow
 from dataengine.store import Store
@@ -74,29 +80,34 @@ class Report(Record):
     quarantine: tuple[Quarantined, ...] = Field(description="the first 200 rows")
     quarantined: int
     statistics: Statistics
+    audit: AuditNumbers | None = Field(description="what auditors have found; None before anyone has judged a sample")
 
 
-def write_report(out: Store, limit: int = 48, limits: CheckLimits | None = None) -> Report:
-    """Read a dataset, check all its samples and write `report.html` and `report.json` beside its shards.
+def write_report(out: Store, settings: AuditSettings | None = None, others: int = 12) -> Report:
+    """Read a dataset and what its checks found, and write `report.html` and `report.json` beside its shards.
 
-    The page shows at most `limit` samples: up to half of them failed checks, the rest is evenly spread. A sample that
-    cannot be read is named and does not stop the report. Raises what `Index.read` raises when `out` holds no dataset.
+    Runs the checks where nobody has since the dataset was built; else no shard is read for more than the records and
+    the samples that the page shows: the riskiest `settings.worst` of those with a failed check, and `others` evenly
+    spread over the rest. A sample that cannot be read is named and does not stop the report. Raises what `Index.read`
+    raises when `out` holds no dataset, `LogUnavailable` for a log of events that cannot be read.
     """
     index = Index.read(out)
-    limits = limits or CheckLimits()
+    settings = settings or AuditSettings()
+    if not are_checked(out):
+        check_dataset(out, settings)
     tally = Tally()
-    failures: dict[int, int] = {}  # numbers only: memory must not grow with what the dataset holds
-    for position, row in enumerate(index):
+    risks: list[float] = []  # a number a sample: memory must not grow with what the dataset holds
+    for row, (_, findings) in zip(index, stored_findings(out), strict=True):
+        risk = risk_of(findings, settings.risk)
+        risks.append(risk.risk)
+        if READABLE in risk.failed:
+            tally.add_unreadable(next(f.reason for f in findings if f.check == READABLE))
+            continue
         try:
-            scene = Scene.stored(out, row)
-            findings = check_sample(scene.pair, scene.masks, limits)
+            tally.add(Scene.stored(out, row).pair, findings, risk.risk)
         except UnreadableSample as error:
             log.warning("%s", error)
             tally.add_unreadable(shortened(str(error), 400))
-            continue
-        tally.add(scene.pair, findings)
-        if failed := sum(not finding.passed for finding in findings):
-            failures[position] = failed
     run = _run(out)
     quarantine = _quarantine(out)
     clips = _rows(out, "clips.parquet", ["verdict", "detail", "dropped"])
@@ -111,16 +122,35 @@ def write_report(out: Store, limit: int = 48, limits: CheckLimits | None = None)
         quarantine=tuple(quarantine[:_SHOWN_ROWS]),
         quarantined=len(quarantine),
         statistics=tally.result(),
+        audit=_audit(out, settings),
     )
-    worst = sorted(failures, key=lambda position: (-failures[position], position))[: max(1, limit // 2)]
-    others = [position for position in evenly(len(index), limit) if position not in worst][: limit - len(worst)]
+    risky = (position for position, risk in enumerate(risks) if risk > 0)
+    worst = sorted(risky, key=lambda position: (-risks[position], position))[: settings.worst]
+    chosen = set(worst)
+    rest = [position for position in evenly(len(index), others + len(worst)) if position not in chosen][:others]
+    shown = _findings_of(out, {index[position].key for position in (*worst, *rest)})
     worst_cards, other_cards = (
-        [made for position in positions if (made := _card(out, index[position], limits)) is not None]
-        for positions in (worst, others)
+        [made for position in positions if (made := _card(out, index[position], shown)) is not None]
+        for positions in (worst, rest)
     )
     out.write("report.json", (report.model_dump_json(indent=1) + "\n").encode())
     out.write("report.html", render(report, worst_cards, other_cards).encode())
     return report
+
+
+def _audit(out: Store, settings: AuditSettings) -> AuditNumbers | None:
+    """What auditors have found; None where nobody has audited the dataset."""
+    events = stored_events(out)
+    if not events:
+        return None
+    with out.open_input(RISK) as stream:
+        table = pq.read_table(stream, columns=["key", "source_id", "random_rank"]).sort_by("random_rank")
+    drawn = [Drawn(*one) for one in zip(table["key"].to_pylist(), table["source_id"].to_pylist(), strict=True)]
+    return audit_numbers(drawn, fold(events), settings)
+
+
+def _findings_of(out: Store, keys: set[str]) -> dict[str, tuple[Finding, ...]]:
+    return {key: findings for key, findings in stored_findings(out) if key in keys}
 
 
 def funnel(run: RunSummary) -> tuple[Level, ...]:
@@ -206,16 +236,12 @@ def _entities(cards: Iterable[Card]) -> list[str]:
     return sorted(found)
 
 
-def _card(out: Store, row: IndexRow, limits: CheckLimits) -> Card | None:
+def _card(out: Store, row: IndexRow, findings: Mapping[str, tuple[Finding, ...]]) -> Card | None:
     """None where there is not even a record to show; the statistics name such a sample."""
     try:
-        scene = Scene.stored(out, row)
+        return card(Scene.stored(out, row), findings[row.key])
     except UnreadableSample:
         return None
-    try:
-        return card(scene, check_sample(scene.pair, scene.masks, limits))
-    except UnreadableSample:
-        return card(scene, ())
 
 
 def _run(out: Store) -> RunSummary | None:

@@ -53,7 +53,7 @@ class Scene:
         """When the three stills were taken, in seconds from the clip's start."""
         times = [position * self.pair.clip.seconds for position in STILL_POSITIONS]
         for reference in self.pair.references:
-            if 0 <= reference.still < len(times):
+            if reference.origin is None and 0 <= reference.still < len(times):
                 times[reference.still] = reference.time_s
         last = max(0, self.pair.frames - 1) / self.pair.fps
         return tuple(min(max(0.0, time), last) for time in times)
@@ -72,12 +72,13 @@ class Scene:
 
     @cached_property
     def masks(self) -> dict[EntityId, MaskPixels]:
-        """The mask of every reference that was cut by one."""
-        size = (self.pair.width, self.pair.height)
+        """The mask of every reference that was cut by one, of the size of the frames it was cut from."""
         masks = {}
         for reference in self.pair.references:
             if reference.mask_member is None:
                 continue
+            clip = reference.origin or self.pair
+            size = (clip.width, clip.height)
             image = self._image(reference.mask_member)
             if image.size != size:
                 name = f"{self.pair.key}.{reference.mask_member}"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from dataengine.audit.checks import CHECKS, Finding
+from dataengine.audit.checks import QUESTIONS, Finding
 from dataengine.audit.wording import shortened
 from dataengine.records import Pair, Record, StageProvenance
 
@@ -94,6 +94,7 @@ class Tally:
         self._attributes: list[int] = []
         self._faces: list[float] = []
         self._areas: list[float] = []
+        self._risks: list[float] = []
         self._phrases: Counter[str] = Counter()
         self._checked: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
@@ -101,8 +102,8 @@ class Tally:
         self._stages: Counter[str] = Counter()
         self._unreadable: list[str] = []
 
-    def add(self, pair: Pair, findings: Sequence[Finding]) -> None:
-        """Count a sample and what the checks said of it."""
+    def add(self, pair: Pair, findings: Sequence[Finding], risk: float = 0.0) -> None:
+        """Count a sample, what the checks said of it, and the risk that follows."""
         self._counts.update(
             {
                 "samples": 1,
@@ -114,6 +115,7 @@ class Tally:
         )
         self._sources.add(pair.clip.source_id)
         self._seconds.append(pair.frames / pair.fps)
+        self._risks.append(risk)
         self._subjects.append(len(pair.subjects))
         for subject in pair.subjects:
             self._attributes.append(len(subject.attributes))
@@ -148,6 +150,7 @@ class Tally:
                 spread("Clip length", "s", self._seconds),
                 spread("Short side of a face", "px", self._faces),
                 spread("Area of an attribute", "%", self._areas),
+                spread("Risk of a sample", "", self._risks),
             ),
             # Ties in alphabetic order: the same dataset gives the same report.
             phrases=tuple(
@@ -155,13 +158,8 @@ class Tally:
                 for text, count in sorted(self._phrases.items(), key=lambda item: (-item[1], item[0]))[:MOST_PHRASES]
             ),
             checks=tuple(
-                CheckTally(
-                    check=check.__name__,
-                    question=(check.__doc__ or "").strip(),
-                    checked=self._checked[check.__name__],
-                    failed=self._failures[check.__name__],
-                )
-                for check in CHECKS
+                CheckTally(check=check, question=question, checked=self._checked[check], failed=self._failures[check])
+                for check, question in QUESTIONS.items()
             ),
             failed_samples=counts["failed"],
             failed=tuple(sorted(self._failed, key=lambda sample: (-len(sample.findings), sample.key))),

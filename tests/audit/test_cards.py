@@ -36,7 +36,7 @@ def test_a_hole_stays_a_hole() -> None:
 
 def test_a_card_shows_who_owns_what(scenes: list[Scene]) -> None:
     scene = scenes[0]
-    made = card(scene, check_sample(scene.pair, scene.masks, CheckLimits()))
+    made = card(scene, check_sample(scene, CheckLimits()))
     assert made.problem is None
     assert [group.title for group in made.subjects] == ["woman", "older woman"]
     words = [thumb.words for thumb in made.subjects[1].thumbs]

@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataengine.audit.checks import CheckLimits
+from dataengine.audit.checking import check_dataset
+from dataengine.audit.events import EventLog, Verdict
 from dataengine.audit.report import Level, Report, costs, funnel, render, write_report
 from dataengine.audit.scene import Scene
 from dataengine.audit.statistics import Tally
+from dataengine.config import AuditSettings, CheckLimits
 from dataengine.records import Quantiles, Quarantined, RunSummary, StageProvenance, StageSummary
 from dataengine.shards.index import write_index
 from dataengine.store import Store, StoreError
@@ -102,7 +104,7 @@ def run_of(dataset: Store, **more: object) -> RunSummary:
 
 def rewrite(dataset: Store, **more: object) -> Page:
     dataset.write("measurements/run.json", run_of(dataset, **more).to_json().encode())
-    write_report(dataset)
+    write_report(dataset, others=1)
     return Page(dataset.read("report.html").decode())
 
 
@@ -243,7 +245,8 @@ def test_damage_is_named_and_the_rest_is_shown(dataset: Store) -> None:
 
 
 def test_the_limit_is_kept_and_failures_come_first(dataset: Store) -> None:
-    write_report(dataset, limit=2, limits=CheckLimits(face_px=75))  # only a face of two_people is smaller
+    strict = AuditSettings(limits=CheckLimits(face_px=75), worst=1)  # only a face of two_people is smaller
+    write_report(dataset, strict, others=1)
     html = dataset.read("report.html").decode()
     shown = re.findall(r'<article class="sample" id="s-([a-z_]+)"', html)
     assert shown == ["two_people", "one_person"]
@@ -256,8 +259,38 @@ def test_the_limit_is_kept_and_failures_come_first(dataset: Store) -> None:
 def test_times_are_said_as_people_say_them(dataset: Store, seconds: float, said: str) -> None:
     run = RunSummary.from_json(dataset.read("measurements/run.json")).model_copy(update={"wall_s": seconds})
     dataset.write("measurements/run.json", run.to_json().encode())
-    write_report(dataset, limit=1)
+    write_report(dataset, others=1)
     assert f'<b class="">{said}</b>' in dataset.read("report.html").decode()
+
+
+def test_what_auditors_found_stands_in_the_report(dataset: Store) -> None:
+    assert write_report(dataset, others=1).audit is None
+    assert 'id="audit"' not in dataset.read("report.html").decode()
+    with dataset.open_input("risk.parquet") as stream:
+        ranked = pq.read_table(stream).sort_by("random_rank")["key"].to_pylist()
+    hostile = "<b>eve</b>"
+    with EventLog.of(dataset) as log:
+        log.append(hostile, ranked[0], Verdict(verdict="reject", reasons=("swap",)))
+        log.append("zoë", ranked[0], Verdict(verdict="reject"))
+        log.append("zoë", ranked[1], Verdict(verdict="accept"))
+    audit = write_report(dataset, others=1).audit
+    assert audit is not None
+    assert audit.estimate is not None
+    assert (audit.estimate.judged, audit.estimate.wrong, audit.decision) == (2, 1, "continue")
+    page = Page(dataset.read("report.html").decode())
+    text = re.sub(r"\s+", " ", page.text)
+    assert "50.0 % 1.3 to 98.7 %, Clopper–Pearson at 95 %" in text
+    assert "Look at 132 samples of the random stratum and accept with at most 3 wrong" in text
+    assert hostile in text
+    assert Report.from_json(dataset.read("report.json")).audit == audit
+
+
+def test_stored_findings_are_used(dataset: Store) -> None:
+    """No shard is read for checking again: what stands in checks.parquet stands in the report."""
+    check_dataset(dataset, AuditSettings(limits=CheckLimits(face_px=500)))
+    report = write_report(dataset, others=1)
+    sizes = next(tally for tally in report.statistics.checks if tally.check == "face_size")
+    assert (sizes.checked, sizes.failed) == (4, 4)
 
 
 def test_an_empty_dataset_and_none_at_all(tmp_path) -> None:

@@ -14,7 +14,7 @@ from dataengine.audit.statistics import Tally, spread, whole
 def test_counts_of_a_dataset(scenes: list[Scene]) -> None:
     tally = Tally()
     for scene in scenes:
-        tally.add(scene.pair, check_sample(scene.pair, scene.masks, CheckLimits()))
+        tally.add(scene.pair, check_sample(scene, CheckLimits()))
     tally.add_unreadable("x.json: broken")
     numbers = tally.result()
     assert (numbers.samples, numbers.train, numbers.val) == (3, 2, 1)
