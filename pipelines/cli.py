@@ -381,6 +381,44 @@ def audit_report(output: Output) -> None:
     console.print(f"{output}/report.html, {output}/report.json, {output}/contact_sheet.png")
 
 
+@audit_app.command("serve")
+def audit_serve(
+    output: Output,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8780,
+    host: Annotated[str, typer.Option(help="Address to listen on. Others than loopback need the access token.")] = (
+        "127.0.0.1"
+    ),
+    name: Annotated[
+        list[str] | None, typer.Option(help="A name the server is called by, where --host is an address.")
+    ] = None,
+) -> None:
+    """Serve the page on which people judge and repair samples.
+
+    Every decision goes into OUT/audit/events.sqlite; the shards stay as they are. On loopback nothing else is needed;
+    away from it the address that is printed has an access token (or set DATAENGINE_AUDIT_TOKEN).
+
+    **Examples**
+
+    - `dataengine audit serve shards/`
+    - `dataengine audit serve shards/ --host 0.0.0.0 --name audit.example.org --port 8780`
+    """
+    from dataengine.audit.desk import Desk
+    from dataengine.audit.listening import addresses, listen, run
+    from dataengine.audit.security import Access
+    from dataengine.audit.server import create_app
+    from dataengine.store import Store
+
+    with explained():
+        token = os.environ.get("DATAENGINE_AUDIT_TOKEN")
+        access = Access.for_host(host, tuple(name or ()), token)
+        desk = Desk.open(Store.at(output))
+        socket = listen(host, port)
+    for address in addresses(socket, host, access):
+        console.print(f"audit page: {address}", highlight=False, soft_wrap=True)
+    console.print("Ctrl-C ends it", highlight=False)
+    run(create_app(desk, access), socket)
+
+
 @app.command()
 def train(
     data: Annotated[str, typer.Option(help="Folder that `build` wrote, or its s3:// or gs:// URI.")],

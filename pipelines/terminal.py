@@ -76,6 +76,9 @@ def explained() -> Iterator[None]:
 
 def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
     """Failures by wrong usage, and others with a message for people. Imported late: torch alone takes seconds."""
+    from dataengine.audit.desk import DatasetUnreadable
+    from dataengine.audit.events import EventError
+    from dataengine.audit.security import AccessError
     from dataengine.engine.lease import Busy, LeaseLost
     from dataengine.engine.run import ClusterTooSmall
     from dataengine.engine.sources import InputError
@@ -93,7 +96,8 @@ def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...
     from dataengine.weights import MissingWeightsError
     from pipelines.preflight import PreflightError
 
-    usage = (ConfigError, InputError, PreflightError, SourceError, ExportRefused)
+    usage = (ConfigError, InputError, PreflightError, SourceError, ExportRefused, AccessError)
     failures = (Busy, LeaseLost, ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError)
     training = (TrainError, OrderError, WeightsError, ExportError)
-    return usage, (*failures, *training, Outage, ShardError)
+    auditing = (EventError, DatasetUnreadable)
+    return usage, (*failures, *training, *auditing, Outage, ShardError)

@@ -1,4 +1,4 @@
-"""The samples of a dataset as a table to filter, sort and page through: DuckDB in memory over the dataset's parquet files.
+"""The samples of a dataset as a table to filter, sort and page through: DuckDB in memory over its parquet files.
 
 Every statement is constant text; whatever a client says is a bound parameter. Positions are those of the index.
 """
@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
+from dataengine.audit.tables import CHECKS, CHECKS_SCHEMA, RISK, RISK_SCHEMA
 from dataengine.records import Record
+from dataengine.shards.index import SCHEMA as INDEX_SCHEMA
 from dataengine.shards.index import Index
 from dataengine.store import Store
-
-CHECKS_TABLE = "checks.parquet"
-RISK_TABLE = "risk.parquet"
 
 Position = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """A sample's place in the index: the only name of a sample that a client may give."""
@@ -25,23 +25,7 @@ Position = Annotated[int, Field(ge=0, le=2**31 - 1)]
 AuditorName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$")]
 VerdictName = Literal["accept", "reject", "unsure"]
 
-_COLUMNS = [
-    "key",
-    "split",
-    "subjects",
-    "attributes",
-    "objects",
-    "background",
-    "source_id",
-    "caption",
-    "seconds",
-    "width",
-    "height",
-    "face_px",
-    "face_score",
-    "mask_score",
-    "owner_share",
-]
+_FROM_INDEX = [name for name in INDEX_SCHEMA.names if name not in ("shard", "clip_id", "members")]
 
 
 class Query(BaseModel):
@@ -62,7 +46,7 @@ class Query(BaseModel):
     )
     auditor: str = Field("", max_length=64)
     queue: Literal["", "random"] = Field("", description="`random`: only the random stratum that error rates come from")
-    sort: Literal["risk", "index", "seconds", "face", "mask", "agreement", "subjects", "stratum"] = "risk"
+    sort: Literal["risk", "index", "seconds", "face", "mask", "agreement", "subjects", "random"] = "risk"
     order: Literal["", "asc", "desc"] = Field("", description="empty: risk falls, everything else rises")
 
     @property
@@ -139,20 +123,21 @@ class Finding(NamedTuple):
 
 _SETUP = """
 CREATE TABLE samples AS
-  SELECT i.*, r.risk, coalesce(r.failed, []) AS failed, coalesce(r.phrases, []) AS phrases, r.stratum
-  FROM read_index i LEFT JOIN read_risk r USING (key) ORDER BY i.position;
-CREATE TABLE decided (position BIGINT, auditor VARCHAR, verdict VARCHAR, PRIMARY KEY (position, auditor));
+  SELECT i.*, r.risk, coalesce(r.failed, []) AS failed, r.random_rank FROM read_index i
+  LEFT JOIN read_risk r USING (key) ORDER BY i.position;
+CREATE TABLE decided (sample BIGINT, auditor VARCHAR, verdict VARCHAR, PRIMARY KEY (sample, auditor));
 
 CREATE MACRO sort_value(s, sort, sign) AS sign * CASE sort
   WHEN 'risk' THEN coalesce(s.risk, -1) WHEN 'index' THEN s.position WHEN 'seconds' THEN s.seconds
   WHEN 'face' THEN s.face_px WHEN 'mask' THEN coalesce(s.mask_score, 2) WHEN 'agreement' THEN s.owner_share
-  WHEN 'subjects' THEN s.subjects ELSE coalesce(s.stratum, 1e12) END;
+  WHEN 'subjects' THEN s.subjects ELSE coalesce(s.random_rank, 9e15) END;
 
 CREATE MACRO has_verdict(place, who, what) AS EXISTS (
-  SELECT 1 FROM decided d WHERE d.position = place AND (who = '' OR d.auditor = who) AND (what = '' OR d.verdict = what));
+  SELECT 1 FROM decided d
+  WHERE d.sample = place AND (who = '' OR d.auditor = who) AND (what = '' OR d.verdict = what));
 
 CREATE MACRO matching(_search, _phrase, _source, _split, _check, _subjects, _risk_min, _risk_max, _verdict, _auditor,
-                      _queue, _sort, _sign) AS TABLE
+                      _queue, _stratum, _sort, _sign) AS TABLE
   SELECT s.position, sort_value(s, _sort, _sign) AS value FROM samples s
   WHERE (_search = '' OR contains(lower(s.caption), _search))
     AND (_phrase = '' OR len(list_filter(s.phrases, lambda p: contains(lower(p), _phrase))) > 0)
@@ -162,14 +147,14 @@ CREATE MACRO matching(_search, _phrase, _source, _split, _check, _subjects, _ris
          OR list_contains(s.failed, _check))
     AND (_subjects IS NULL OR s.subjects = _subjects)
     AND coalesce(s.risk, 0) BETWEEN _risk_min AND _risk_max
-    AND (_queue = '' OR s.stratum IS NOT NULL)
+    AND (_queue = '' OR s.random_rank < _stratum)
     AND (_verdict = '' OR (_verdict = 'none' AND NOT has_verdict(s.position, _auditor, ''))
          OR (_verdict = 'any' AND has_verdict(s.position, _auditor, ''))
          OR (_verdict NOT IN ('none', 'any') AND has_verdict(s.position, _auditor, _verdict)));
 """
 
 _MATCHING = """matching($search, $phrase, $source, $split, $check, $subjects, $risk_min, $risk_max, $verdict, $auditor,
-                           $queue, $sort, $sign)"""
+                           $queue, $stratum, $sort, $sign)"""
 
 _PAGE = f"""
 WITH found AS MATERIALIZED (SELECT position, value FROM {_MATCHING}),
@@ -197,51 +182,51 @@ SELECT (SELECT position FROM before WHERE $skip = '' OR NOT has_verdict(position
 class Catalog:
     """The samples of one dataset as they stood when it was opened, and the verdicts in force that it is told of."""
 
-    def __init__(self, index: Index, risk: pa.Table, checks: pa.Table | None) -> None:
-        """`risk` needs the columns key, risk, failed, phrases and stratum; without `checks` there are no findings."""
+    def __init__(self, index: Index, risk: pa.Table, checks: pa.Table, stratum: int = 0) -> None:
+        """`risk` and `checks` have the columns of `tables`, no rows where nothing was checked yet.
+
+        `stratum` is the size of the random stratum: the samples whose random rank is below it.
+        """
         self.index = index
+        self.stratum = stratum
+        self.is_checked = risk.num_rows > 0
         places = pa.array(range(len(index)), pa.int64())
         # Names are looked up by DuckDB among the variables of this frame: only what is registered may be found.
         self._database = duckdb.connect(config={"threads": 2, "python_enable_replacements": False})
-        self._database.register("read_index", index.table.select(_COLUMNS).append_column("position", places))
+        self._database.register("read_index", index.table.select(_FROM_INDEX).append_column("position", places))
         self._database.register("read_risk", risk)
         self._database.execute(_SETUP)
-        for name in ("read_index", "read_risk"):
+        self._database.register("read_checks", checks)
+        self._database.execute("CREATE TABLE findings AS SELECT * FROM read_checks ORDER BY key")
+        for name in ("read_index", "read_risk", "read_checks"):
             self._database.unregister(name)
-        if checks is not None:
-            self._database.register("read_checks", checks)
-            self._database.execute("CREATE TABLE findings AS SELECT * FROM read_checks ORDER BY key")
-            self._database.unregister("read_checks")
-        self._has_findings = checks is not None
 
     @classmethod
-    def open(cls, out: Store) -> Catalog:
-        """Raises `StoreError` where there is no index, `ValueError` where a table cannot be read."""
-        raise NotImplementedError
+    def open(cls, out: Store, stratum: int = 0) -> Catalog:
+        """The dataset at `out`. Raises `StoreError` without an index, `ValueError` for a table of another kind."""
+        return cls(Index.read(out), _table(out, RISK, RISK_SCHEMA), _table(out, CHECKS, CHECKS_SCHEMA), stratum)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def page(self, query: Query, limit: int, offset: int) -> Listing:
         """`limit` samples from the `offset`-th on, in the query's order; positions break ties."""
-        parameters = query.parameters | {"limit": limit, "offset": offset}
+        parameters = self._asked(query) | {"limit": limit, "offset": offset}
         found = self._all(_PAGE, parameters)
         if found:
             return Listing([Row(*values[:-1]) for values in found], found[0][-1])
-        return Listing([], self._all(_TOTAL, query.parameters)[0][0])
+        return Listing([], self._all(_TOTAL, self._asked(query))[0][0])
 
     def neighbours(self, query: Query, position: int, skip_decided_by: str = "") -> Neighbours:
         """The samples before and behind `position`, which need not be among those chosen itself.
 
         With `skip_decided_by` both are the nearest ones without a verdict of that auditor.
         """
-        parameters = query.parameters | {"position": position, "skip": skip_decided_by}
+        parameters = self._asked(query) | {"position": position, "skip": skip_decided_by}
         return Neighbours(*self._all(_NEIGHBOURS, parameters)[0])
 
     def findings(self, key: str) -> list[Finding]:
         """What checks.parquet says of a sample."""
-        if not self._has_findings:
-            return []
         statement = 'SELECT "check", entity, score, passed, reason FROM findings WHERE key = $key'
         return [Finding(*values) for values in self._all(statement, {"key": key})]
 
@@ -262,11 +247,11 @@ class Catalog:
         for verdict in decided:
             cursor.execute("INSERT OR REPLACE INTO decided VALUES ($position, $auditor, $verdict)", verdict._asdict())
         for position, auditor in withdrawn:
-            cursor.execute("DELETE FROM decided WHERE position = ? AND auditor = ?", [position, auditor])
+            cursor.execute("DELETE FROM decided WHERE sample = ? AND auditor = ?", [position, auditor])
 
     def decided(self, positions: Iterable[int]) -> list[Decided]:
         """The verdicts in force on some samples."""
-        statement = "SELECT * FROM decided WHERE list_contains($positions::BIGINT[], position) ORDER BY ALL"
+        statement = "SELECT * FROM decided WHERE list_contains($positions::BIGINT[], sample) ORDER BY ALL"
         return [Decided(*values) for values in self._all(statement, {"positions": list(positions)})]
 
     def facets(self) -> Facets:
@@ -282,6 +267,21 @@ class Catalog:
             sources=counted("SELECT source_id, count(*) FROM samples GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 200"),
         )
 
+    def _asked(self, query: Query) -> dict[str, Any]:
+        return query.parameters | {"stratum": self.stratum}
+
     def _all(self, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
         # A cursor each: DuckDB's connections are not for several threads at once.
         return self._database.cursor().execute(statement, dict(parameters)).fetchall()
+
+
+def _table(out: Store, name: str, schema: pa.Schema) -> pa.Table:
+    """A table that the checks left; an empty one where they did not run yet."""
+    if not out.exists(name):
+        return schema.empty_table()
+    with out.open_input(name) as stream:
+        try:
+            return pq.read_table(stream, columns=schema.names).cast(schema)
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            why = str(error).partition("\n")[0]
+            raise ValueError(f"{out.uri}/{name} cannot be read: {why}; run `dataengine audit check` again") from error

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataengine.audit.catalog import CHECKS_TABLE, RISK_TABLE, Catalog, Decided
+from dataengine.audit.catalog import Catalog, Decided
 from dataengine.audit.checks import CheckLimits, check_sample
 from dataengine.audit.events import Event, EventLog, Undo, Verdict
 from dataengine.audit.media import Media, still_frames
 from dataengine.audit.repairs import Repaired, RepairRefused, apply_repairs
 from dataengine.audit.scene import UnreadableSample
 from dataengine.audit.state import SampleState
+from dataengine.audit.tables import CHECKS, RISK
 from dataengine.audit.views import (
     MAX_CAPTION,
     FindingView,
@@ -29,6 +30,14 @@ from dataengine.shards.index import INDEX, IndexRow
 from dataengine.store import Store
 
 
+class NoSuchSample(LookupError):
+    """A position that the dataset does not have."""
+
+
+class DatasetUnreadable(Exception):
+    """The dataset's tables cannot be read; the message says which and what to do."""
+
+
 class Rebuilt(Exception):
     """The dataset is not the one that the client has seen: its positions name other samples."""
 
@@ -40,6 +49,12 @@ class Edition:
     number: int
     catalog: Catalog
     media: Media
+
+    def row(self, position: int) -> IndexRow:
+        """Raises `NoSuchSample`."""
+        if not 0 <= position < len(self.catalog):
+            raise NoSuchSample(f"there is no sample {position} among {len(self.catalog)}")
+        return self.catalog.index[position]
 
 
 @dataclass
@@ -57,7 +72,7 @@ class Desk:
 
     @classmethod
     def open(cls, out: Store) -> Desk:
-        """Raises `StoreError`, `ValueError` when there is no dataset, `LogUnavailable` when there can be no log."""
+        """Raises `StoreError`, `DatasetUnreadable` without a dataset, `LogUnavailable` where there can be no log."""
         desk = cls(out, EventLog.of(out))
         desk.edition()
         return desk
@@ -67,7 +82,10 @@ class Desk:
         with self._lock:
             number = self._number()
             if self._edition is None or self._edition.number != number:
-                catalog = Catalog.open(self.out)
+                try:
+                    catalog = Catalog.open(self.out)
+                except ValueError as error:
+                    raise DatasetUnreadable(str(error)) from error
                 self._edition = Edition(number, catalog, Media(self.out, catalog.index))
                 self._states.clear()
                 self._auditors.clear()
@@ -77,7 +95,7 @@ class Desk:
 
     def _number(self) -> int:
         """Small enough for JavaScript, different after every rebuild."""
-        times = [self.out.modified_ns(name) or 0 for name in (INDEX, RISK_TABLE, CHECKS_TABLE)]
+        times = [self.out.modified_ns(name) or 0 for name in (INDEX, RISK, CHECKS)]
         return hash(tuple(times)) & 0x7FFFFFFF
 
     def _take_in(self, edition: Edition, events: Sequence[Event]) -> None:
@@ -110,9 +128,9 @@ class Desk:
         return self._states.get((key, auditor)) or SampleState(key=key, auditor=auditor)
 
     def view(self, position: int, auditor: str) -> SampleView:
-        """A sample as the auditor left it. Raises `IndexError`; damage is told in the view."""
+        """A sample as the auditor left it. Raises `NoSuchSample`; damage is told in the view."""
         edition = self.edition()
-        row = edition.catalog.index[position]
+        row = edition.row(position)
         own = self.state(row.key, auditor)
         others = [self.state(row.key, name) for name in sorted(self._auditors.get(row.key, set()) - {auditor})]
         bare = _bare(edition.number, position, row).model_copy(
@@ -175,13 +193,13 @@ class Desk:
         """Commit one thing that an auditor did, and show the sample as it is then.
 
         Asking for the same thing twice is asking once: a client that did not hear the answer may repeat itself.
-        Raises `IndexError`, `Rebuilt`, `RepairRefused`, `UnreadableSample`, `EventRefused`, `LogUnavailable`.
+        Raises `NoSuchSample`, `Rebuilt`, `RepairRefused`, `UnreadableSample`, `EventRefused`, `LogUnavailable`.
         """
         with self._lock:
             edition = self.edition()
             if generation != edition.number:
                 raise Rebuilt("the dataset was built or checked anew since this page was loaded")
-            row = edition.catalog.index[position]
+            row = edition.row(position)
             state = self.state(row.key, auditor)
             event = self._repeated(state, action)
             if event is None:

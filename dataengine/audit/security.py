@@ -45,6 +45,10 @@ HEADERS = {
 }
 
 
+class AccessError(ValueError):
+    """The server cannot be opened like that; the message says why."""
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name or address can be reached from this machine only."""
     if host in _LOOPBACK:
@@ -67,10 +71,10 @@ class Access:
     def for_host(cls, host: str, names: tuple[str, ...] = (), token: str | None = None) -> Access:
         """Rules for a server that listens on `host`; `names` are further names it is called by.
 
-        Away from loopback there is a token, made here unless given. Raises `ValueError` for one that can be guessed.
+        Away from loopback there is a token, made here unless given. Raises `AccessError` for one that can be guessed.
         """
         if token is not None and len(token) < 16:
-            raise ValueError("the access token has less than 16 characters: it could be guessed")
+            raise AccessError("the access token has less than 16 characters: it could be guessed")
         needed = token or (None if is_loopback(host) else secrets.token_urlsafe(32))
         return cls(_LOOPBACK | {host.lower(), *(name.lower() for name in names)}, needed)
 

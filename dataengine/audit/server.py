@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from importlib import resources
 from typing import Annotated, Any
@@ -17,8 +16,9 @@ from starlette.exceptions import HTTPException
 from dataengine.audit import palette
 from dataengine.audit.catalog import AuditorName, Facets, Position, Query, VerdictName
 from dataengine.audit.checks import CHECKS
-from dataengine.audit.desk import Desk, Rebuilt
+from dataengine.audit.desk import DatasetUnreadable, Desk, NoSuchSample, Rebuilt
 from dataengine.audit.events import Action, Auditor, EventRefused, LogUnavailable
+from dataengine.audit.media_routes import Problem, media_routes
 from dataengine.audit.repairs import RepairRefused
 from dataengine.audit.scene import UnreadableSample
 from dataengine.audit.security import Access, Guard
@@ -28,16 +28,8 @@ from dataengine.records import Record
 from dataengine.store import StoreError
 
 MAX_PAGE = 200
-_KEEP = {"cache-control": "private, max-age=3600, immutable"}
 _TYPES = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 _TYPES |= {"woff2": "font/woff2", "svg": "image/svg+xml", "txt": "text/plain; charset=utf-8"}
-
-
-class Problem(Record):
-    """Why a request was refused or could not be answered, and what to do."""
-
-    problem: str
-    remedy: str
 
 
 class CheckView(Record):
@@ -52,6 +44,7 @@ class SessionView(Record):
     generation: int = Field(description="of the dataset: positions hold for it alone")
     dataset: str
     samples: int
+    checked: bool = Field(description="whether `dataengine audit check` has left its tables")
     facets: Facets
     checks: tuple[CheckView, ...]
     auditors: tuple[str, ...]
@@ -142,17 +135,15 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem} for code in (400, 401, 403, 404, 405, 409, 413, 415, 416, 421, 422, 503)
 }
 _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
-    (IndexError, 404, "take a position of the list; after a rebuild, reload the page"),
+    (NoSuchSample, 404, "take a position of the list; after a rebuild, reload the page"),
     (Rebuilt, 409, "reload the page"),
     (RepairRefused, 409, "repair it another way, or reject the sample"),
     (EventRefused, 409, "reload the sample and do it again"),
     (UnreadableSample, 422, "the rest of the dataset works; `dataengine validate` lists all damage"),
     (LogUnavailable, 503, "nothing was recorded; it is sent again by itself"),
     (StoreError, 503, "see that the dataset's folder is there and can be read"),
-    (ValueError, 503, "the dataset cannot be read: build it again"),
+    (DatasetUnreadable, 503, "build the dataset again"),
 )
-
-Number = Annotated[int, Path(ge=0, le=2**31 - 1)]
 
 
 def create_app(desk: Desk, access: Access | None = None) -> FastAPI:
@@ -165,9 +156,9 @@ def create_app(desk: Desk, access: Access | None = None) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _unknown)
     _add_data(app, desk, rules)
-    _add_media(app, desk)
+    app.include_router(media_routes(desk))
     _add_page(app)
-    app.add_middleware(Guard, access=rules)  # type: ignore[arg-type]  # starlette's protocol is narrower than ASGI
+    app.add_middleware(Guard, access=rules)
     return app
 
 
@@ -180,8 +171,9 @@ def _add_data(app: FastAPI, desk: Desk, rules: Access) -> None:
         return SessionView(
             csrf=rules.csrf,
             generation=edition.number,
-            dataset=visible(desk.out.uri.rstrip("/").rsplit("/", 1)[-1]),
+            dataset=visible("/".join(desk.out.uri.rstrip("/").split("/")[-2:])),
             samples=len(edition.catalog),
+            checked=edition.catalog.is_checked,
             facets=edition.catalog.facets(),
             checks=questions,
             auditors=tuple(desk.auditors()),
@@ -220,8 +212,7 @@ def _add_data(app: FastAPI, desk: Desk, rules: Access) -> None:
         position: Annotated[Position, Path()], query: Annotated[NeighboursQuery, InQuery()]
     ) -> NeighboursView:
         edition = desk.edition()
-        if position >= len(edition.catalog):
-            raise IndexError(f"there is no sample {position} among {len(edition.catalog)}")
+        edition.row(position)
         skip = query.me or "" if query.skip_decided else ""
         return NeighboursView(**edition.catalog.neighbours(query, position, skip)._asdict())
 
@@ -233,93 +224,6 @@ def _add_data(app: FastAPI, desk: Desk, rules: Access) -> None:
     ) -> Done:
         event, view = desk.act(position, body.generation, body.auditor, body.action)
         return Done(event=event.id, at=event.at, sample=view)
-
-
-def _add_media(app: FastAPI, desk: Desk) -> None:
-    def answers(*types: str) -> dict[int | str, dict[str, Any]]:
-        return {200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in types}}}
-
-    def picture(data: bytes, kind: str) -> Response:
-        return Response(data, media_type=kind, headers=_KEEP)
-
-    class Place:
-        """A sample of the edition that an address speaks of."""
-
-        def __init__(self, generation: Number, position: Number) -> None:
-            self.edition = desk.edition()
-            if generation != self.edition.number:
-                raise Rebuilt("the dataset was built or checked anew since this page was loaded")
-            if position >= len(self.edition.catalog):
-                raise IndexError(f"there is no sample {position} among {len(self.edition.catalog)}")
-            self.position = position
-            self.media = self.edition.media
-
-    base = "/media/{generation}/{position}"
-    jpeg = {"response_class": Response, "responses": answers("image/jpeg")}
-    png = {"response_class": Response, "responses": answers("image/png")}
-
-    @app.get(base + "/thumb", **jpeg)
-    def thumb(generation: Number, position: Number) -> Response:
-        place = Place(generation, position)
-        return picture(place.media.thumb(place.position), "image/jpeg")
-
-    @app.get(base + "/frames/{number}", **jpeg)
-    def frame(generation: Number, position: Number, number: Number) -> Response:
-        place = Place(generation, position)
-        return picture(place.media.frame(place.position, number), "image/jpeg")
-
-    @app.get(base + "/references/{number}", **png)
-    def reference(generation: Number, position: Number, number: Number) -> Response:
-        place = Place(generation, position)
-        pair = place.media.pair(place.position)
-        return picture(place.media.reference(place.position, pair.references[number]), "image/png")
-
-    @app.get(base + "/masks/{number}", **png)
-    def mask(generation: Number, position: Number, number: Number) -> Response:
-        place = Place(generation, position)
-        pair = place.media.pair(place.position)
-        found = pair.references[number]
-        if found.mask_member is None:
-            raise IndexError(f"{found.entity} of sample {position} has no mask")
-        return picture(place.media.overlay(place.position, pair, found), "image/png")
-
-    @app.get(
-        base + "/clip",
-        response_class=Response,
-        responses=answers("video/mp4") | {206: {"description": "A part", "content": {"video/mp4": {}}}},
-    )
-    def clip(
-        generation: Number,
-        position: Number,
-        range: Annotated[str | None, Header(max_length=100)] = None,
-    ) -> Response:
-        place = Place(generation, position)
-        size = place.media.clip_size(place.position)
-        span = byte_range(range, size)
-        if span is None:
-            body = Problem(problem=f"the clip has {size} bytes", remedy="ask for a range inside of it")
-            return JSONResponse(body.model_dump(), 416, {"content-range": f"bytes */{size}"})
-        start, end = span
-        headers = {**_KEEP, "accept-ranges": "bytes"}
-        if range is not None and (start, end) != (0, size):
-            headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
-        status = 206 if "content-range" in headers else 200
-        return Response(place.media.clip_range(place.position, start, end), status, headers, "video/mp4")
-
-
-def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """The bytes (half open) that a Range header asks for; all of them where it asks for none or for several parts.
-
-    None when it asks for nothing that is there.
-    """
-    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.strip()) if header else None
-    if match is None or match.groups() == ("", ""):
-        return 0, size
-    first, last = match.groups()
-    if not first:
-        return (max(0, size - int(last)), size) if int(last) else None
-    start, end = int(first), min(size, int(last) + 1) if last else size
-    return (start, end) if start < end else None
 
 
 def _add_page(app: FastAPI) -> None:

@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("clip_id", pa.string()),
         ("source_id", pa.string()),
         ("caption", pa.string()),
+        ("phrases", pa.list_(pa.string())),
         ("seconds", pa.float64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
@@ -65,6 +66,7 @@ class IndexRow(Record):
     clip_id: str
     source_id: str
     caption: str
+    phrases: tuple[str, ...] = Field(description="every phrase that is tied to an entity, once")
     seconds: float
     width: int
     height: int
@@ -88,6 +90,7 @@ class IndexRow(Record):
             clip_id=pair.clip.clip_id,
             source_id=pair.clip.source_id,
             caption=pair.caption,
+            phrases=tuple(dict.fromkeys(reference.phrase.text for reference in pair.references)),
             seconds=pair.frames / pair.fps,
             width=pair.width,
             height=pair.height,

@@ -1,5 +1,6 @@
 // Elements out of code. Whatever comes from a dataset becomes a text node: nothing here reads markup.
 
+const STATES = /^(aria-|draggable$|spellcheck$)/; // "false" is a value of theirs
 const SVG = "http://www.w3.org/2000/svg";
 
 /** An element: `h("button.big", {onclick, "aria-label": …}, "text", child, …)`. Null and false children are left out. */
@@ -20,8 +21,10 @@ function filled(element, name, properties, children) {
   const classes = name.match(/\.[\w-]+/g);
   if (classes) element.setAttribute("class", classes.map((c) => c.slice(1)).join(" "));
   for (const [key, value] of Object.entries(properties)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    if (value === null || value === undefined) continue;
+    if (STATES.test(key)) element.setAttribute(key, String(value));
+    else if (value === false) continue;
+    else if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else if (key === "class") element.setAttribute("class", [element.getAttribute("class"), value].filter(Boolean).join(" "));
     else if (key === "value" && element instanceof HTMLElement) element.value = value;
     else if (key === "checked") element.checked = value;
@@ -96,6 +99,6 @@ export function shown(text, limit = 200) {
   return characters.length > limit ? characters.slice(0, limit - 1).join("") + "…" : characters.join("");
 }
 
-export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
+export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}\u202f%`;
 export const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 export const spoken = (name) => name.replaceAll("_", " ");
