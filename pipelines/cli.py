@@ -363,6 +363,7 @@ def _exit_code(pairs: int, quarantined: int) -> Exit:
 app.command()(dataset.validate)
 app.command()(dataset.repair)
 app.command()(dataset.card)
+app.command()(dataset.evaluate)
 
 
 @audit_app.command("report")

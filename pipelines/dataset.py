@@ -121,6 +121,24 @@ def card(output: Output) -> None:
     console.print(f"{output}/README.md", highlight=False, soft_wrap=True)
 
 
+def evaluate(
+    output: Output,
+    truth: Annotated[Path, typer.Option(help="Folder that `world make` wrote; OUT was built from its videos.")],
+) -> None:
+    """Judge a dataset that was built from the world by the world's truth: shots, people, who wears what, masks …
+
+    Prints each figure with its interval; OUT/evaluation.json and OUT/evaluation.png have them too.
+
+    **Example**: `dataengine evaluate shards/ --truth world/`
+    """
+    from dataengine.store import Store
+    from pipelines.evaluate import evaluate_build, show_evaluation
+
+    with explained():
+        found = evaluate_build(Store.at(output), truth)
+    show_evaluation(found, console)
+
+
 def _phrase_check(tokenizer: str, max_tokens: int) -> PhraseCheck:
     from dataengine.lumosx.text import open_tokenizer, phrase_problems
 

@@ -65,6 +65,7 @@ def frame(script: Script, number: int) -> Image:
     return cv2.addWeighted(image, share, old, 1 - share, 0)
 
 
+@lru_cache(maxsize=32)  # whoever judges a sample asks for the same few frames again and again
 def truth(script: Script, number: int) -> FrameTruth | None:
     """What is true of a frame; None inside a dissolve, where two shots are seen."""
     shot, at = _place(script, number)

@@ -19,6 +19,7 @@ COMMANDS = (
     "validate",
     "repair",
     "card",
+    "evaluate",
     "audit report",
     "train",
     "sample",

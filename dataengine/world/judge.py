@@ -1,0 +1,236 @@
+"""One sample against the truth of its video: what is right of it, counted."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dataengine import masks
+from dataengine.records import Box, EntityMask, Pair, Reference, Subject
+from dataengine.shards.reader import Sample
+from dataengine.world.drawing import FrameTruth
+from dataengine.world.make import ShotTruth, VideoTruth
+from dataengine.world.things import draw_place
+
+SAME_FACE = 0.3
+"""IoU with a true face from which a subject's face is that person's."""
+SAME_THING = 0.5
+"""IoU with the true box from which an entity is found."""
+VISIBLE = 200
+"""Pixels of a frame of 280 × 168 that an entity needs to be asked for."""
+LEFT_OVER = 40
+"""Difference of a channel, of 255, from the true background at which a pixel still shows who stood there."""
+
+
+class Score(NamedTuple):
+    """A part of a metric: how much was right, of how much that was said, of how much that is true."""
+
+    right: float
+    said: float
+    true: float
+
+
+class Judged(NamedTuple):
+    """What is right of one sample, by metric; what it showed; whether any tie of it is wrong."""
+
+    scores: Mapping[str, Score]
+    subjects: int
+    hard: tuple[str, ...]
+    wrong: bool
+    seen: frozenset[str]
+    """Identities of its subjects."""
+
+
+def judge(sample: Sample, truth: VideoTruth) -> Judged | None:
+    """Compare a sample with what is true; None when its clip does not lie in one shot of the truth."""
+    pair = sample.pair
+    middle = (pair.clip.start_s + pair.clip.end_s) / 2
+    found = [i for i, s in enumerate(truth.shots) if s.start_s - 0.1 <= middle <= s.end_s + 0.1]
+    if not found:
+        return None
+    shot, number = truth.shots[found[0]], found[0]
+    people = {subject.index: _who(pair, subject, shot, truth) for subject in pair.subjects}
+    ties = _ties(pair, people, shot)
+    scores = {
+        "who wears what": ties,
+        "spans": _spans(pair),
+        "boxes": _boxes(pair, people, shot, truth),
+        "masks": _masks(sample, people, shot, truth),
+        "identity": _identity(pair, people, shot, truth),
+        "background": _background(sample, truth, number),
+    }
+    named = [who for who in people.values() if who is not None]
+    wrong = ties.right < ties.said or None in people.values() or len(set(named)) < len(named)
+    seen = frozenset(shot.people[who].identity for who in named)
+    return Judged(scores, len(shot.people), shot.hard, wrong, seen)
+
+
+def said(text: str) -> str:
+    """A phrase as it is compared: an article, case and double spaces do not matter."""
+    words = text.lower().split()
+    return " ".join(words[1:] if words[:1] and words[0] in ("a", "an", "the") else words)
+
+
+def iou(one: Box, other: Box) -> float:
+    common = one.intersection(other).area
+    union = one.area + other.area - common
+    return common / union if union else 0.0
+
+
+def _who(pair: Pair, subject: Subject, shot: ShotTruth, truth: VideoTruth) -> int | None:
+    """The number, in the shot's caption, of the person whose face a subject's reference shows."""
+    seen = _frame(pair, subject.face, truth)
+    if seen is None:
+        return None
+    faces = {i: _mask_of(seen, f"s{i}.face") for i in range(len(shot.people))}
+    overlaps = {i: iou(face.box, _scaled(subject.face.box, pair, truth)) for i, face in faces.items() if face}
+    best = max(overlaps, key=lambda i: overlaps[i], default=None)
+    return best if best is not None and overlaps[best] >= SAME_FACE else None
+
+
+def _ties(pair: Pair, people: Mapping[int, int | None], shot: ShotTruth) -> Score:
+    """Phrases on the person who wears it. True are the phrases that the world's own caption names."""
+    right = count = 0
+    for subject in pair.subjects:
+        who = people[subject.index]
+        worn = {said(phrase) for phrase in shot.people[who].wears} if who is not None else set()
+        right += sum(said(attribute.phrase.text) in worn for attribute in subject.attributes)
+        count += len(subject.attributes)
+    true = sum(len(named.attributes) for named in shot.caption.people)
+    return Score(right, count, true)
+
+
+def _spans(pair: Pair) -> Score:
+    """Phrases that stand in the caption where their span says, and share no word with another entity's."""
+    taken: Counter[int] = Counter()
+    bound = [r for r in pair.references if r.kind not in ("face", "body")]
+    nouns = [subject.noun for subject in pair.subjects]
+    phrases = [*(r.phrase for r in bound), *nouns]
+    for phrase in phrases:
+        if phrase.span is not None:
+            taken.update(range(*phrase.span))
+    right = sum(
+        phrase.span is not None
+        and phrase.span.of(pair.caption) == phrase.text
+        and all(taken[at] == 1 for at in range(*phrase.span))
+        for phrase in phrases
+    )
+    return Score(right, len(phrases), len(phrases))
+
+
+def _boxes(pair: Pair, people: Mapping[int, int | None], shot: ShotTruth, truth: VideoTruth) -> Score:
+    """True boxes that a reference has: of all that the pair names and that is seen well enough."""
+    right = count = 0
+    for reference, entity in _things(pair, people, shot):
+        true = _true(pair, reference, entity, truth)
+        if true is not None and masks.area(true.mask) >= VISIBLE:
+            count += 1
+            right += iou(true.box, _scaled(reference.box, pair, truth)) >= SAME_THING
+    return Score(right, count, count)
+
+
+def _masks(sample: Sample, people: Mapping[int, int | None], shot: ShotTruth, truth: VideoTruth) -> Score:
+    """Mean IoU with the true mask, of the same references."""
+    total, count = 0.0, 0
+    for reference, entity in _things(sample.pair, people, shot):
+        true = _true(sample.pair, reference, entity, truth)
+        pixels = sample.mask(reference) if reference.origin is None else None
+        if true is None or pixels is None or masks.area(true.mask) < VISIBLE:
+            continue
+        size = (truth.width, truth.height)
+        mask = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))
+        drawn = masks.decode(true.mask)
+        total += (mask & drawn).sum() / max(1, (mask | drawn).sum())
+        count += 1
+    return Score(total, count, count)
+
+
+def _identity(pair: Pair, people: Mapping[int, int | None], shot: ShotTruth, truth: VideoTruth) -> Score:
+    """References of a subject that lie on that person, though they come from different frames."""
+    right = count = 0
+    for subject in pair.subjects:
+        who = people[subject.index]
+        for reference in (*subject.attributes, *((subject.body,) if subject.body else ())):
+            seen = _frame(pair, reference, truth)
+            if who is None or seen is None:
+                continue
+            box = _scaled(reference.box, pair, truth)
+            inside = {i: _inside(_mask_of(seen, f"s{i}.body"), box) for i in range(len(shot.people))}
+            count += 1
+            right += max(inside, key=lambda i: inside[i]) == who and inside[who] > 0
+    return Score(right, count, count)
+
+
+def _background(sample: Sample, truth: VideoTruth, number: int) -> Score:
+    """Pixels where people and things stood that show what is behind them."""
+    background = sample.pair.background
+    if background is None:
+        return Score(0, 0, 0)
+    shot, made = truth.script.shots[number], truth.script
+    with Image.open(io.BytesIO(sample.members[background.member]), formats=("PNG",)) as image:
+        shown = np.asarray(image.convert("RGB").resize((made.width, made.height), Image.Resampling.BILINEAR))
+    clean = draw_place(shot.place, made.width, made.height, shot.place_seed)
+    stood = np.zeros((made.height, made.width), bool)
+    for time in (truth.shots[number].start_s, sum(_span(truth.shots[number])) / 2, truth.shots[number].end_s - 0.05):
+        seen = truth.at(time)
+        for mask in seen.masks if seen else ():
+            stood |= masks.decode(mask.mask)
+    if not stood.any():
+        return Score(0, 0, 0)
+    left = _differs(shown, clean)[stood].mean()
+    return Score(1 - float(left), 1, 1)
+
+
+def _differs(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return np.abs(one.astype(np.int16) - other).max(axis=2) > LEFT_OVER
+
+
+def _things(pair: Pair, people: Mapping[int, int | None], shot: ShotTruth) -> Iterator[tuple[Reference, str]]:
+    """References to what the world's caption names too, each with the entity that it has there."""
+    for subject in pair.subjects:
+        who = people[subject.index]
+        if who is None:
+            continue
+        named = [said(phrase.text) for phrase in shot.caption.people[who].attributes]
+        for attribute in subject.attributes:
+            if said(attribute.phrase.text) in named:
+                yield attribute, f"s{who}.a{named.index(said(attribute.phrase.text))}"
+    objects = [said(phrase) for phrase in shot.objects]
+    for reference in pair.objects:
+        if said(reference.phrase.text) in objects:
+            yield reference, f"o{objects.index(said(reference.phrase.text))}"
+
+
+def _true(pair: Pair, reference: Reference, entity: str, truth: VideoTruth) -> EntityMask | None:
+    seen = _frame(pair, reference, truth)
+    return None if seen is None else _mask_of(seen, entity)
+
+
+def _frame(pair: Pair, reference: Reference, truth: VideoTruth) -> FrameTruth | None:
+    """What is true where a reference was cut; None for one from another clip."""
+    return truth.at(pair.clip.start_s + reference.time_s) if reference.origin is None else None
+
+
+def _mask_of(seen: FrameTruth, entity: str) -> EntityMask | None:
+    return next((mask for mask in seen.masks if mask.entity == entity), None)
+
+
+def _inside(mask: EntityMask | None, box: Box) -> float:
+    """The share of a box that a mask's own box covers."""
+    return 0.0 if mask is None or not box.area else mask.box.intersection(box).area / box.area
+
+
+def _scaled(box: Box, pair: Pair, truth: VideoTruth) -> Box:
+    """A box of the pair in the truth's pixels."""
+    x, y = truth.width / pair.width, truth.height / pair.height
+    return Box(box.x0 * x, box.y0 * y, box.x1 * x, box.y1 * y)
+
+
+def _span(shot: ShotTruth) -> tuple[float, float]:
+    return shot.start_s, shot.end_s

@@ -1,0 +1,77 @@
+"""`dataengine evaluate`: a dataset that was built from the world, against the world's truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+
+from rich.console import Console
+from rich.table import Table
+
+from dataengine.decide.clips import shot_boundaries
+from dataengine.engine.measurements import Measurements
+from dataengine.records import ShotScores
+from dataengine.store import Store
+from dataengine.world.evaluate import ALL, Evaluation, Metric, evaluate
+from dataengine.world.evaluation_picture import draw
+from dataengine.world.make import VideoTruth, read_truth
+from pipelines.cache import last_run, settings_of_run
+from pipelines.inventory import read_inventory
+from pipelines.stages import compose
+
+REPORT, PICTURE = "evaluation.json", "evaluation.png"
+
+
+def evaluate_build(store: Store, truth: Path) -> Evaluation:
+    """Judge a build and write `evaluation.json` and `evaluation.png` into it.
+
+    Raises `StoreError` when no build is there, `ValueError` when the truth is of other videos or damaged.
+    """
+    truths = read_truth(truth)
+    if not truths:
+        raise ValueError(f"{truth} has no *.truth.json: make it with `dataengine world make`")
+    found = evaluate(store, truths, _cuts(store, truths))
+    store.write(REPORT, found.model_dump_json(indent=1).encode())
+    store.write(PICTURE, draw(found))
+    return found
+
+
+def _cuts(store: Store, truths: Mapping[str, VideoTruth]) -> dict[str, tuple[float, ...]]:
+    """Shot changes as the last build's settings cut them, by file name."""
+    run = last_run(store)
+    settings = settings_of_run(run)
+    measurements = Measurements(store.child("measurements"))
+    ledger = measurements.ledger("shots", compose(settings).fingerprints["shots"])
+    videos = {source.source_id: source for source in read_inventory(store).videos}
+    stored = measurements.records(ledger, sorted(videos))
+    cuts: dict[str, tuple[float, ...]] = {}
+    for source_id, outcome in stored.items():
+        if outcome.record is None:
+            continue
+        found = shot_boundaries(ShotScores.from_json(outcome.record), settings.decide.clips.threshold)
+        cuts |= {PurePath(name).name: found for name in videos[source_id].names if PurePath(name).name in truths}
+    return cuts
+
+
+def show_evaluation(found: Evaluation, console: Console) -> None:
+    """The metrics over everything, then by group."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("metric", "group", "value", "95 % interval", "of"):
+        table.add_column(heading, justify="left" if heading in ("metric", "group") else "right")
+    for metric in sorted(found.metrics, key=lambda m: (m.group != ALL, m.name, m.group)):
+        table.add_row(*_row(metric))
+    console.print(table)
+    console.print(
+        f"{found.samples} samples of {found.videos} videos with {found.shots} shots; {found.wrong} with something wrong"
+        + (
+            ""
+            if found.wrong_among_riskiest is None
+            else f", {found.wrong_among_riskiest:.0%} of them in the riskiest tenth"
+        ),
+        highlight=False,
+    )
+
+
+def _row(metric: Metric) -> tuple[str, ...]:
+    interval = f"{metric.low:.3f}–{metric.high:.3f}"
+    return metric.name, metric.group, f"{metric.value:.3f}", interval, f"{metric.asked:.0f}"
