@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dataengine.lumosx.pretrained import local_folder
+from dataengine.lumosx.transfer import to_device
 from dataengine.records import Span
 from dataengine.weights import MissingWeightsError
 
@@ -119,7 +120,7 @@ class _HubEncoder:
 
     def _encode(self, caption: str) -> TextEmbedding:
         tokens, numbers = self._tokens(caption)
-        ids = torch.tensor([numbers], device=self._model.device)
+        ids = to_device(torch.tensor([numbers]), self._model.device)
         context = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float()
         return TextEmbedding(caption, tokens.offsets, tokens.covered, context)
 
