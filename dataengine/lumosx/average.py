@@ -26,10 +26,10 @@ class Average:
         self._averages = [local(tensor) for tensor in self.tensors.values()]
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move the average towards the weights, after step `step` (from 0)."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+    def update(self, step: int, taken: Tensor) -> None:
+        """Move the average towards the weights, after step `step` (from 0); not where it was not taken (a bool)."""
+        weight = taken * (1 - min(self._decay, (1 + step) / (10 + step)))
+        torch._foreach_lerp_(self._averages, self._weights, [weight] * len(self._averages))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -105,8 +105,9 @@ def restore(
         name, _, moment = key.rpartition("/")
         if name not in parameters:
             raise WeightsError(f"{checkpoint / OPTIMIZER}: {name} is not trained in this run")
-        # AdamW counts steps on the CPU; the moments lie beside their parameter.
-        loaded.setdefault(name, {})[moment] = tensor if moment == "step" else like(tensor, parameters[name].detach())
+        target = parameters[name].detach()
+        # Steps are counted whole by every rank; moments are split as their parameter is.
+        loaded.setdefault(name, {})[moment] = tensor.to(target.device) if moment == "step" else like(tensor, target)
     optimizer.state.clear()
     optimizer.state.update({parameters[name]: state for name, state in loaded.items()})
 

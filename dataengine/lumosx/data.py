@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dataengine.lumosx.augment import Image, augment, letterbox
 from dataengine.lumosx.codec import Codec, to_pixels
-from dataengine.lumosx.distributed import to_device
 from dataengine.lumosx.order import Order, Size, sizes
 from dataengine.lumosx.settings import AugmentSettings, DataSettings
 from dataengine.lumosx.stored import Missed, NotStored, StoredLatents
 from dataengine.lumosx.structure import Kind, Reference, SampleStructure
 from dataengine.lumosx.text import PhraseError, TextEmbedding, TextEncoder
+from dataengine.lumosx.transfer import to_device
 from dataengine.lumosx.transformer import token_grid
 from dataengine.lumosx.windows import (
     Draws,

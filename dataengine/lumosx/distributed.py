@@ -78,13 +78,6 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on the device, without waiting for the device: through pinned memory where it is a GPU."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device, non_blocking=True)
-
-
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor. Every rank must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

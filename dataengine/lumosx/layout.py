@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dataengine.lumosx.rope import positions, rope_table
 from dataengine.lumosx.structure import SampleStructure
+from dataengine.lumosx.transfer import to_device
 
 CellMap = Literal["exact", "released"]
 POOL = 8  # side of MCAM's pooled cells, in tokens
@@ -131,7 +132,7 @@ class Layout:
             if structure.references:
                 coefficients = torch.tensor(structure.phrase_coefficients(text_len), dtype=torch.float32)
                 pool, spread = cells[structure.grid]
-                phrases.append(PhraseTables(pool, spread, _to_device(coefficients, device)))
+                phrases.append(PhraseTables(pool, spread, to_device(coefficients, device)))
             else:
                 phrases.append(None)
         rope = rope_table(torch.cat([positions(structure) for structure in structures]), head_dim, device)
@@ -162,8 +163,8 @@ def _cells(side: int) -> int:
 
 def _cell_tables(grid: tuple[int, int], cell_map: CellMap, device: torch.device) -> tuple[Tensor, Tensor]:
     count = -(-_cells(grid[0]) * _cells(grid[1]) // 8) * 8
-    pooled = _to_device(cell_of_token(grid, "exact"), device)
-    read = _to_device(cell_of_token(grid, cell_map), device)
+    pooled = to_device(cell_of_token(grid, "exact"), device)
+    read = to_device(cell_of_token(grid, cell_map), device)
     cell = torch.arange(count, device=device)
     pool = (cell[:, None] == pooled[None, :]).float() / POOL**2
     spread = (read[:, None] == cell[None, :]).float()
@@ -180,12 +181,6 @@ def _rows(structure: SampleStructure, start: int) -> SampleRows:
         else:
             runs.append(SegmentRun(video_end + segment.start * structure.frame_tokens, 1, length))
     return SampleRows(start, video_end, start + structure.tokens, tuple(runs), len(structure.references))
-
-
-def _to_device(host: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda":
-        return host.pin_memory().to(device, non_blocking=True)
-    return host.to(device)
 
 
 def _concatenate(parts: list[Tensor]) -> Tensor:

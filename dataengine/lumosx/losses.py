@@ -18,6 +18,7 @@ from dataengine.lumosx.objective import (
     sample_timesteps,
 )
 from dataengine.lumosx.settings import NoiseSettings
+from dataengine.lumosx.transfer import to_device
 from dataengine.lumosx.transformer import DiT
 
 
@@ -36,10 +37,10 @@ def batch_losses(model: DiT, batch: Batch, noises: Sequence[Tensor], timesteps: 
     return sample_losses(predictions, batch.latents, noises)
 
 
-def draw_timesteps(count: int, settings: NoiseSettings, seed: int, step: int, device: torch.device) -> Tensor:
-    """The noise levels of a step's examples on all ranks, by position modulo `count`."""
+def draw_timesteps(count: int, settings: NoiseSettings, seed: int, step: int) -> Tensor:
+    """The noise levels of a step's examples on all ranks, by position modulo `count`; on the host."""
     drawn = torch.Generator().manual_seed(seed_of(seed, "timesteps", step))
-    return sample_timesteps(count, _sampling(settings), drawn).to(device)
+    return sample_timesteps(count, _sampling(settings), drawn)
 
 
 def noise_ranges(settings: NoiseSettings, parts: int = 4) -> list[float]:
@@ -54,4 +55,4 @@ def _sampling(settings: NoiseSettings) -> TimestepSampling:
 def draw_noise(latent: Tensor, *name: object) -> Tensor:
     """Gaussian noise shaped as `latent`: of the seed and position it is named by, the same on every device."""
     drawn = torch.Generator().manual_seed(seed_of("noise", *name))
-    return torch.randn(latent.shape, generator=drawn).to(latent.device)
+    return to_device(torch.randn(latent.shape, generator=drawn), latent.device)

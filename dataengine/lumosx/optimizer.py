@@ -12,12 +12,24 @@ from dataengine.lumosx.settings import OptimizerSettings
 
 
 def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over what is trained; norms, biases and modulations do not decay."""
+    """AdamW over what is trained; norms, biases and modulations do not decay.
+
+    Fused, as that one leaves a step out when the device says so (`advance`).
+    """
     decayed = [p for name, p in parameters.items() if p.ndim > 1 and not name.endswith("modulation")]
     kept = {id(p) for p in decayed}
     rest = [p for p in parameters.values() if id(p) not in kept]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas)
+    chosen = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(chosen, lr=settings.lr, betas=settings.betas, fused=True)
+
+
+def advance(optimizer: torch.optim.AdamW, lr: float, finite: Tensor) -> None:
+    """Take a step at this rate; none where `finite` (a bool on the device) is false. Does not wait for the device."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    vars(optimizer)["found_inf"] = (~finite).float()  # how `torch.amp.GradScaler` tells fused optimizers
+    optimizer.step()
 
 
 def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:

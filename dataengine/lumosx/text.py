@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dataengine.lumosx.pretrained import local_folder
+from dataengine.lumosx.transfer import to_device
 from dataengine.records import Pair, Span
 from dataengine.weights import MissingWeightsError
 
@@ -155,7 +156,7 @@ class _HubEncoder:
 
     def _encode(self, caption: str) -> TextEmbedding:
         tokens, numbers = tokenize(self._tokenizer, caption, self._max_tokens)
-        ids = torch.tensor([numbers], device=self._model.device)
+        ids = to_device(torch.tensor([numbers]), self._model.device)
         context = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float()
         return TextEmbedding(caption, tokens.offsets, tokens.covered, context)
 

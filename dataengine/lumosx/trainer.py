@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
 
 from dataengine.config import ConfigError
 from dataengine.lumosx import checkpoint
 from dataengine.lumosx.adapters import add_adapters, digest, trained_parameters
 from dataengine.lumosx.average import Average
 from dataengine.lumosx.components import best_device, model_config, new_model, open_codec, seed_of
-from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleStream, Refused
-from dataengine.lumosx.distributed import ALONE, Ranks, local, shard, summed, whole
-from dataengine.lumosx.losses import batch_losses, draw_noise, draw_timesteps, noise_ranges
+from dataengine.lumosx.data import BatchEncoder, ExampleStream, Refused
+from dataengine.lumosx.distributed import ALONE, Ranks, shard
 from dataengine.lumosx.metrics import (
     MetricsLog,
     StepMetrics,
@@ -33,12 +29,12 @@ from dataengine.lumosx.metrics import (
     draw_loss_curve,
     read_metrics,
 )
-from dataengine.lumosx.optimizer import learning_rate, make_optimizer
+from dataengine.lumosx.optimizer import make_optimizer
 from dataengine.lumosx.order import Curriculum, OrderError, Traits
 from dataengine.lumosx.preview import Previewer, save_sheet
 from dataengine.lumosx.settings import TrainSettings
+from dataengine.lumosx.step import Issued, Stepper
 from dataengine.lumosx.stored import NotStored, StoredLatents, stored_text
-from dataengine.lumosx.structure import SampleStructure
 from dataengine.lumosx.validation import Validator
 from dataengine.lumosx.windows import names_sides
 from dataengine.shards.reader import PairDataset
@@ -182,7 +178,10 @@ class Trainer:
         self.optimizer = make_optimizer(self.parameters, settings.optimizer)
         self.step = self._resume()
         self._refused: set[str] = set()
-        self._ranges = torch.tensor(noise_ranges(settings.noise), dtype=torch.float32, device=self._device)
+        self._skipped_in_a_row = 0
+        self._stepper = Stepper(
+            self.model, self.parameters, self.average, self.optimizer, self._encoder, settings, ranks, self._device
+        )
         self._writer = checkpoint.Writer(run / CHECKPOINTS, settings.checkpoint.keep)
         self._log = MetricsLog(run, self.step, settings.tracking.wandb_project) if ranks.first else None
         self._validator = Validator(samples, held_out, self._encoder, settings)
@@ -195,10 +194,13 @@ class Trainer:
             _warn_of_sides(samples)
 
     def steps(self) -> Iterator[StepMetrics]:
-        """Take the steps that are left, one at an iteration; validate and save when due."""
+        """Take the steps that are left; validate and save when due.
+
+        A step is told of when the next one has been issued, or when something is due behind it: so the device always
+        has work, and nothing waits for it.
+        """
         if self.step == 0:
             self._validate()
-        skipped_in_a_row = 0
         stream = ExampleStream(
             self._samples,
             self._order,
@@ -210,19 +212,17 @@ class Trainer:
             stored=self._stored,
         )
         examples = iter(stream.loader(self.settings.data.workers))
+        running: Issued | None = None  # the device may still be at it
         while self.step < self.settings.steps:
-            metrics = self._step(examples)
-            skipped_in_a_row = skipped_in_a_row + 1 if metrics.skipped else 0
-            if self._log is not None:
-                self._log.add(metrics)
-            if skipped_in_a_row == self.settings.max_skipped:
-                raise TrainError(
-                    f"{skipped_in_a_row} steps in a row had no usable example or no finite gradient, up to step "
-                    f"{self.step}: see {self.run / SKIPPED_FILE}. The last checkpoint is good; a lower optimizer.lr "
-                    "or validating the dataset may help"
-                )
-            self._after_step()
-            yield metrics
+            issued = self._stepper.take(self.step, examples)
+            self.step += 1
+            if running is not None:
+                yield self._ended(running)
+            running = issued
+            if self._is_due():
+                metrics, running = self._ended(running), None
+                self._after_step()
+                yield metrics
         self._writer.wait()
 
     def close(self) -> None:
@@ -231,94 +231,24 @@ class Trainer:
         if self._log is not None:
             self._log.close()
 
-    # --- One step ----------------------------------------------------------------------------------------------------
+    # --- What steps left ----------------------------------------------------------------------------------------------
 
-    def _step(self, examples: Iterator[Example | Refused]) -> StepMetrics:
-        started, waited = time.monotonic(), 0.0
-        noise_levels = draw_timesteps(self.per_step, self.settings.noise, self.settings.seed, self.step, self._device)
-        sums = torch.zeros(2, len(self._ranges) + 1, device=self._device)  # of losses and examples, by range of t
-        keys: list[str] = []
-        for _ in range(self.settings.accumulate):
-            asked = time.monotonic()
-            taken = list(islice(examples, self.settings.batch))
-            waited += time.monotonic() - asked
-            batch, refused = self._encoder.encode(taken)
-            self._note_refused(refused)
-            keys += batch.keys
-            self._add_gradients(batch, noise_levels, sums)
-        loss, norm, count = self._gradients(sums)
-        finite = count > 0 and math.isfinite(loss) and math.isfinite(norm)
-        lr = learning_rate(self.step, self.settings.steps, self.settings.optimizer)
-        if finite:
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            self.optimizer.step()
-            self.average.update(self.step)
-        else:
-            self._note_skipped(keys, loss, norm)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        return StepMetrics(
-            step=self.step,
-            loss=loss if math.isfinite(loss) else None,
-            grad_norm=norm if math.isfinite(norm) else None,
-            lr=lr,
-            examples=count,
-            skipped=not finite,
-            seconds=round(time.monotonic() - started, 4),
-            waited=round(waited, 4),
-            by_noise=self._by_noise(sums) if finite else {},
-        )
-
-    def _add_gradients(self, batch: Batch, noise_levels: Tensor, sums: Tensor) -> None:
-        """Backward through the summed losses of a batch."""
-        if not len(batch):
-            if self._ranks.world > 1:
-                self._take_part()
-            return
-        timesteps = noise_levels[[position % self.per_step for position in batch.positions]]
-        noises = [
-            draw_noise(latent, self.settings.seed, position)
-            for latent, position in zip(batch.latents, batch.positions, strict=True)
-        ]
-        with self._precision():
-            losses = batch_losses(self.model, batch, noises, timesteps)
-        losses.sum().backward()
-        ranges = torch.bucketize(timesteps, self._ranges)
-        sums.index_add_(1, ranges, torch.stack([losses.detach(), torch.ones_like(losses)]))
-
-    def _take_part(self) -> None:
-        """A rank without an example still computes: the others wait for its part of the weights and gradients."""
-        blank = SampleStructure(1, (1, 1), (), 0)
-        config = self.model.config
-        latent = torch.zeros(config.in_channels, 1, config.patch[1], config.patch[2], device=self._device)
-        context = torch.zeros(1, config.text_dim, device=self._device)
-        timesteps = torch.zeros(1, dtype=torch.long, device=self._device)
-        with self._precision():
-            (found,) = self.model([latent], [None], [context], timesteps, self.model.layout([blank], self._device))
-        (found.sum() * 0).backward()
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
-
-    def _gradients(self, sums: Tensor) -> tuple[float, float, int]:
-        """Loss, gradient norm before clipping, and number of examples, each over all ranks; leaves clipped gradients.
-
-        The loss is the mean over the examples of all ranks, whichever of them had how many.
-        """
-        total, count = summed(sums, self._ranks).sum(dim=1).tolist()
-        if not count:
-            return math.nan, math.nan, 0
-        trained = list(self.parameters.values())
-        gradients = [local(parameter.grad) for parameter in trained if parameter.grad is not None]
-        torch._foreach_div_(gradients, count / self._ranks.world)  # FSDP has taken the mean over ranks
-        norm = whole(torch.nn.utils.clip_grad_norm_(trained, self.settings.optimizer.clip_norm))
-        return total / count, norm.item(), int(count)
-
-    def _by_noise(self, sums: Tensor) -> dict[str, float]:
-        edges = [0, *self._ranges.tolist(), 1000]
-        totals, counts = sums.tolist()
-        return {f"{edges[k]:.0f}-{edges[k + 1]:.0f}": totals[k] / counts[k] for k in range(len(totals)) if counts[k]}
+    def _ended(self, issued: Issued) -> StepMetrics:
+        """Record what a step computed. Raises `TrainError` when it was one skipped step too many."""
+        metrics = issued.metrics()
+        self._note_refused(issued.refused)
+        if self._log is not None:
+            self._log.add(metrics)
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if metrics.skipped else 0
+        if metrics.skipped:
+            self._note_skipped(issued, metrics)
+        if self._skipped_in_a_row == self.settings.max_skipped:
+            raise TrainError(
+                f"{self._skipped_in_a_row} steps in a row had no usable example or no finite gradient, up to step "
+                f"{metrics.step}: see {self.run / SKIPPED_FILE}. The last checkpoint is good; a lower optimizer.lr "
+                "or validating the dataset may help"
+            )
+        return metrics
 
     def _note_refused(self, refused: Iterable[Refused]) -> None:
         for sample in refused:
@@ -327,14 +257,17 @@ class Trainer:
                 log.warning("sample %s is left out: %s", sample.key, sample.reason)
                 self._note(REFUSED_FILE, {"key": sample.key, "reason": sample.reason})
 
-    def _note_skipped(self, keys: Sequence[str], loss: float, norm: float) -> None:
-        log.warning("step %d is skipped: loss %s, gradient norm %s, samples %s", self.step + 1, loss, norm, keys)
+    def _note_skipped(self, issued: Issued, metrics: StepMetrics) -> None:
+        log.warning(
+            "step %d is skipped: loss %s, gradient norm %s, samples %s",
+            metrics.step, metrics.loss, metrics.grad_norm, ", ".join(issued.keys),
+        )  # fmt: skip
         line = {
-            "step": self.step + 1,
+            "step": metrics.step,
             "rank": self._ranks.rank,
-            "keys": keys,
-            "loss": str(loss),
-            "grad_norm": str(norm),
+            "keys": issued.keys,
+            "loss": metrics.loss,
+            "grad_norm": metrics.grad_norm,
         }
         self._note(SKIPPED_FILE, line)
 
@@ -343,6 +276,13 @@ class Trainer:
             stream.write(json.dumps(line) + "\n")
 
     # --- Between steps -----------------------------------------------------------------------------------------------
+
+    def _is_due(self) -> bool:
+        """Whether something waits for the step that was issued last."""
+        settings = self.settings
+        every = (settings.validation.every_steps, settings.checkpoint.every_steps)
+        shown = settings.validation.sample_every_steps if self._previewer is not None else 0
+        return self.step == settings.steps or any(self.step % n == 0 for n in (*every, shown) if n)
 
     def _after_step(self) -> None:
         last = self.step == self.settings.steps
