@@ -265,7 +265,9 @@ class LooksSettings(StageSettings):
     clip_image: LookNetworkSettings = LookNetworkSettings()
 
     def parameters(self) -> dict[str, Any]:
-        return {"encoder": self.encoder} | ({"clip_image": self.clip_image.parameters()} if self.encoder == "clip_image" else {})
+        return {"encoder": self.encoder} | (
+            {"clip_image": self.clip_image.parameters()} if self.encoder == "clip_image" else {}
+        )
 
 
 class BackgroundSettings(StageSettings):
