@@ -261,13 +261,15 @@ class LookNetworkSettings(NetworkSettings):
 class LooksSettings(StageSettings):
     """What garments look like, so that they are known again in another clip."""
 
-    encoder: Literal["none", "lab_histogram", "clip"] = Field(
+    encoder: Literal["none", "lab_histogram", "clip_image"] = Field(
         "none", description="none: attributes are not compared, and stay those of their own clip"
     )
-    clip: LookNetworkSettings = LookNetworkSettings()
+    clip_image: LookNetworkSettings = LookNetworkSettings()
 
     def parameters(self) -> dict[str, Any]:
-        return {"encoder": self.encoder} | ({"clip": self.clip.parameters()} if self.encoder == "clip" else {})
+        return {"encoder": self.encoder} | (
+            {"clip_image": self.clip_image.parameters()} if self.encoder == "clip_image" else {}
+        )
 
 
 class BackgroundSettings(StageSettings):

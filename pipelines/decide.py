@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from dataengine.config import DecideSettings
 from dataengine.decide import ownership
 from dataengine.decide.ownership import Elected
 from dataengine.engine.cargo import Cargo, Fate, quarantined
@@ -57,7 +58,7 @@ class Decider:
                 else:
                     yield _verdict(known, standing, self.facts.decisions)
 
-        verdicts.write(self.facts.store, group.number, rows())
+        verdicts.write(self.facts.store, group.number, rows(), folder_of(self.facts.decisions))
         return Reached(census.stages, tuple(waiting.values()), clips)
 
 
@@ -65,6 +66,19 @@ def decide(facts: FactStore, ledgers: Mapping[str, Ledger], groups: Sequence[Gro
     """Write the verdicts of these groups; returns what each lacks, by its number."""
     decider = Decider(facts, (ray.put(dict(ledgers)),))
     return {group.number: reached for group, reached in zip(groups, each(decider, groups), strict=True)}
+
+
+def folder_of(decisions: Decisions) -> str:
+    """Where verdicts on single clips go: they are the last word unless the corpus as a whole is to be looked at."""
+    return verdicts.ALONE if looks_at_the_corpus(decisions.settings.decide) else verdicts.DECIDED
+
+
+def looks_at_the_corpus(rules: DecideSettings) -> bool:
+    return rules.filters.clip_duplicate_bits is not None or knows_people(rules)
+
+
+def knows_people(rules: DecideSettings) -> bool:
+    return rules.pairs.split_by == "identity" or rules.pairs.cross_clip_share > 0
 
 
 def stopped(known: Known, decisions: Decisions) -> tuple[str | None, Fate | None]:

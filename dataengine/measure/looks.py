@@ -15,7 +15,7 @@ from dataengine.stage import Row, Stage
 
 _ENCODERS: dict[str, Callable[[LooksSettings], LookEncoder]] = {
     "lab_histogram": lambda settings: LabHistogram(),
-    "clip": lambda settings: ClipLook(settings.clip),
+    "clip_image": lambda settings: ClipLook(settings.clip_image),
 }
 
 
