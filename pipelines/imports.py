@@ -14,7 +14,7 @@ from rich.console import Console
 
 from dataengine.config import ShardSettings
 from dataengine.decide.splits import split_of
-from dataengine.engine.worker import RowTimeout, StageThread
+from dataengine.engine.worker import StageThread
 from dataengine.records import Pair, Quarantined, Record
 from dataengine.shards.assembly import Member
 from dataengine.shards.importers.contract import Imported, Importer, ImportRefused, Item, Refusal, safe_name
@@ -217,8 +217,10 @@ class _Reading:
                 imported, members = thread.run(partial(self._read, item), ROW_S)
                 if imported.pair.key in self.dropped:
                     raise ImportRefused(f"its key {imported.pair.key} is also that of a sample before it")
-            except (ImportRefused, RowTimeout) as error:
-                self.refused.append(refusal(self.importer, item.name, str(error), type(error).__name__))
+            except StoreError:
+                raise
+            except Exception as error:  # whatever a strange file makes a library say: a sample is one row
+                self.refused.append(refusal(self.importer, item.name, str(error) or repr(error), type(error).__name__))
                 continue
             self.dropped[imported.pair.key] = tuple(f"{d.entity}: {d.rule}: {d.detail}" for d in imported.dropped)
             self.losses.merge(imported.losses)

@@ -69,10 +69,10 @@ class _Worn:
     is_hair: bool
 
     def share(self, seen: Seen) -> float:
-        """How much of what the person wears there has that colour."""
-        if self.is_hair:
-            return seen.hair.get(HAIR_TERMS.get(self.colour, self.colour), 0.0)
-        return seen.top.get(self.colour, 0.0)
+        """How surely what the person wears there is called so: 1 for its commonest colour, less, squared, for others."""
+        shares = seen.hair if self.is_hair else seen.top
+        term = HAIR_TERMS.get(self.colour, self.colour) if self.is_hair else self.colour
+        return (shares.get(term, 0.0) / max(shares.values())) ** 2 if shares else 0.0
 
 
 @dataclass(frozen=True)

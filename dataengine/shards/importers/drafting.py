@@ -149,7 +149,7 @@ class Draft:
         kept: list[Reference] = []
         for number, (shown, span) in enumerate(attributes):
             name = f"{entity}.a{number}"
-            if len(kept) == MAX_ATTRIBUTES:
+            if isinstance(span, Span) and len(kept) == MAX_ATTRIBUTES:
                 self._drop(name, shown.phrase, Reason("max_attributes", f"a subject has at most {MAX_ATTRIBUTES}"))
                 continue
             reference = self._reference(name, "attribute", shown, span)

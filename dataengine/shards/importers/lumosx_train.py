@@ -55,7 +55,7 @@ _TABLES = (".csv", ".parquet", ".jsonl")
 class _Loose(BaseModel):
     """Other people's JSON: what is known of it is checked, the rest is passed over."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class _PersonTags(_Loose):

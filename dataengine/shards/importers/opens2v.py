@@ -36,7 +36,7 @@ _CUT = re.compile(r"_(?:part|segment).*$")
 
 
 class _Loose(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class _Metadata(_Loose):

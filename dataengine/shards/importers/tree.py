@@ -69,9 +69,10 @@ class Tree:
                 file = os.open(last, _FILE, dir_fd=handle)
             except (OSError, ValueError) as error:
                 raise ImportRefused(f"{safe_name(name)}: {_reason(error)}") from error
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise ImportRefused(f"{safe_name(name)}: not a plain file")
         with os.fdopen(file, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise ImportRefused(f"{safe_name(name)}: not a plain file")
             yield stream
 
     def read(self, name: str, limit: int) -> bytes:
