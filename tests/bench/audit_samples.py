@@ -7,17 +7,22 @@ stick out a little over their owner's, votes are not unanimous, faces differ in 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
 import imagehash
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
 from dataengine import video
+from dataengine.audit.apply import in_file_order
 from dataengine.audit.scene import Scene
+from dataengine.config import ShardSettings
 from dataengine.records import (
     STILL_POSITIONS,
     Box,
@@ -32,6 +37,11 @@ from dataengine.records import (
     Span,
     Subject,
 )
+from dataengine.shards.assembly import Member
+from dataengine.shards.index import IndexRow, write_index
+from dataengine.shards.plan import SampleName, plan_shards
+from dataengine.shards.writer import write_shard
+from dataengine.store import Store
 
 WIDTH, HEIGHT, FPS, FRAMES = 640, 360, 8, 8
 STILL = 1
@@ -73,6 +83,43 @@ def sample(seed: int, people: int | None = None, clip: bool = False, key: str | 
     figures = [_figure(rng, frame, number, count, nouns[number]) for number in range(count)]
     frame = cv2.GaussianBlur(frame, (3, 3), 0.6)
     return _assembled(rng, key or f"sample-{seed:05d}", frame, background, figures, str(rng.choice(PLACES)), clip)
+
+
+def write_dataset(out: Store, scenes: Iterable[Scene], per_shard: int = 4) -> None:
+    """Pack samples as a build does: shards by split and number of subjects, index, clips, run summary, card."""
+    by_key = {scene.pair.key: scene for scene in scenes}
+    plans = plan_shards([SampleName.of(scene.pair) for scene in by_key.values()], ShardSettings(samples=per_shard))
+    rows: list[IndexRow] = []
+    for plan in plans:
+        with out.open_output(f"shards/{plan.name}") as stream:
+            rows += write_shard(stream, plan.name, ((by_key[key].pair, files(by_key[key])) for key in plan.keys))
+    with out.open_output("index.parquet") as stream:
+        write_index(stream, rows)
+    clips = [
+        {
+            "clip_id": s.pair.clip.clip_id,
+            "source_id": s.pair.clip.source_id,
+            "verdict": "kept",
+            "detail": "",
+            "dropped": [],
+        }
+        for s in by_key.values()
+    ]
+    schema = pa.schema([("clip_id", pa.string()), ("source_id", pa.string()), ("verdict", pa.string()),
+                        ("detail", pa.string()), ("dropped", pa.list_(pa.string()))])  # fmt: skip
+    with out.open_output("clips.parquet") as stream:
+        pq.write_table(pa.Table.from_pylist(clips, schema), stream)
+
+
+def files(scene: Scene) -> list[Member]:
+    """A sample's files in the order they stand in a shard."""
+    record = Member("json", scene.pair.to_json().encode())
+    named = [Member("mp4", scene.members["mp4"])] if "mp4" in scene.members else []
+    named.append(record)
+    for reference in in_file_order(scene.pair):
+        names = [reference.member, *([reference.mask_member] if reference.mask_member else [])]
+        named += [Member(name, scene.members[name]) for name in names]
+    return named
 
 
 # --- Drawing ----------------------------------------------------------------------------------------------------------
