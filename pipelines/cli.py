@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from dataengine.config import BuildSettings, ConfigError, render
+from dataengine.config import AuditSettings, BuildSettings, ConfigError, render
 from dataengine.lumosx.settings import TrainSettings
 from pipelines import dataset
 from pipelines.formats import export, import_app
@@ -366,18 +366,51 @@ app.command()(dataset.card)
 app.command()(dataset.evaluate)
 
 
-@audit_app.command("report")
-def audit_report(output: Output) -> None:
-    """Write report.html, report.json and the contact sheet of a dataset anew.
+@audit_app.command("check")
+def audit_check(output: Output, profile: Profile = "embedded", overrides: Overrides = None) -> None:
+    """Check every sample and write checks.parquet (a row a finding), risk.parquet (a row a sample), matrix.parquet.
 
-    **Example**: `dataengine audit report shards/`
+    Looks again only at shards that changed since the last time, or whose settings did. A damaged sample is a finding.
+
+    **Examples**
+
+    - `dataengine audit check shards/`
+    - `dataengine audit check shards/ limits.face_px=96 scorer=none`
+    """
+    from pipelines.audit import check
+
+    with explained():
+        summary = check(output, _audit_settings(profile, overrides), console)
+    for name, (times, failed) in sorted(summary.checks.items(), key=lambda one: -one[1][1]):
+        if failed:
+            console.print(f"{name}: {failed} of {times} failed", highlight=False)
+    console.print(
+        f"{summary.samples} samples in {summary.shards} shards ({summary.reused} unchanged): {summary.failed} failed a "
+        f"check, {summary.unreadable} could not be read",
+        highlight=False,
+    )
+
+
+@audit_app.command("report")
+def audit_report(output: Output, profile: Profile = "embedded", overrides: Overrides = None) -> None:
+    """Write report.html, report.json and the contact sheet of a dataset anew, after checking what changed.
+
+    With the error rate that auditors found, where anyone has judged a sample.
+
+    **Examples**
+
+    - `dataengine audit report shards/`
+    - `dataengine audit report shards/ worst=20`
     """
     from dataengine.audit.contact_sheet import contact_sheet
     from dataengine.audit.report import write_report
     from dataengine.store import Store
+    from pipelines.audit import check
 
     with explained():
-        write_report(Store.at(output))
+        settings = _audit_settings(profile, overrides)
+        check(output, settings, console)
+        write_report(Store.at(output), settings)
         contact_sheet(Store.at(output))
     console.print(f"{output}/report.html, {output}/report.json, {output}/contact_sheet.png")
 
@@ -418,6 +451,82 @@ def audit_serve(
         console.print(f"audit page: {address}", highlight=False, soft_wrap=True)
     console.print("Ctrl-C ends it", highlight=False)
     run(create_app(desk, access), socket)
+
+
+@audit_app.command("apply")
+def audit_apply(
+    source: Output,
+    output: Annotated[str, typer.Option(help="Folder or URI of the new version; it must not hold a dataset.")],
+) -> None:
+    """Write a new version of a dataset with all verdicts and repairs applied. Samples nobody changed keep their bytes.
+
+    Each auditor who judged a sample has one vote: to reject it, or for it as repaired. The most votes win; at a tie the
+    sample is left out. `audit/fates.parquet` says what became of each.
+
+    **Example**: `dataengine audit apply shards/ --output shards-audited/`
+    """
+    from dataengine.audit.apply import apply_events
+    from dataengine.audit.events import stored_events
+    from dataengine.store import Store
+    from pipelines.audit import stored_cuts
+
+    with explained():
+        store = Store.at(source)
+        events = stored_events(store)
+        if not events:
+            raise ConfigError(f"{source}: nobody has audited it: there is no event to apply")
+        applied = apply_events(store, Store.at(output), events, stored_cuts(store))
+    for fate in applied.fates:
+        if fate.fate in ("disputed", "unappliable"):
+            console.print(f"[yellow]![/] {fate.key}: {fate.fate}, left out: {escape(fate.reason)}", highlight=False)
+    told = ", ".join(f"{fate} {count}" for fate, count in applied.counts.items()) or "nothing judged"
+    console.print(
+        f"{applied.samples} samples in {output}: {told}; shards copied {applied.shards_kept}, written "
+        f"{applied.shards_written}"
+        + (f"; {applied.unknown} judged keys are no samples of it (honeypots, or gone)" if applied.unknown else ""),
+        highlight=False,
+    )
+
+
+@audit_app.command("export")
+def audit_export(
+    source: Output,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What to write: .parquet or .json (COCO).")],
+) -> None:
+    """Write a dataset's audit events to a file: .parquet has every event, .json is COCO with boxes, masks and verdicts.
+
+    **Examples**
+
+    - `dataengine audit export shards/ events.parquet`
+    - `dataengine audit export shards/ audit.json`
+    """
+    from pipelines.audit import export_events
+
+    with explained():
+        count = export_events(source, file)
+    console.print(f"{count} events: {file}", highlight=False)
+
+
+@audit_app.command("import")
+def audit_import(
+    source: Output,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `export` wrote: .parquet or .json (COCO).")],
+) -> None:
+    """Take events from a file into a dataset's log. What the log has already is not repeated.
+
+    **Example**: `dataengine audit import shards/ events.parquet`
+    """
+    from pipelines.audit import import_events
+
+    with explained():
+        count = import_events(source, file)
+    console.print(f"{count} new events in {source}", highlight=False)
+
+
+def _audit_settings(profile: str, overrides: Sequence[str] | None) -> AuditSettings:
+    settings = settings_of(Kind.AUDIT, profile, overrides or [])
+    assert isinstance(settings, AuditSettings)
+    return settings
 
 
 @app.command()

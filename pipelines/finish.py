@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataengine.audit.checking import check_dataset
 from dataengine.audit.contact_sheet import contact_sheet
 from dataengine.audit.report import write_report
-from dataengine.config import BuildSettings
+from dataengine.config import CONF, AuditSettings, BuildSettings, load
 from dataengine.engine import sources as inputs
 from dataengine.engine.measurements import Ledger
 from dataengine.engine.outlook import cost
@@ -26,6 +28,7 @@ from dataengine.records import Quantiles, Quarantined, RunSummary, StageSummary
 from dataengine.shards.card import RUN
 from dataengine.shards.index import INDEX
 from dataengine.store import Store
+from pipelines.audit import aids_of
 from pipelines.card import write_dataset_card
 from pipelines.inventory import write_inventory
 from pipelines.measure import Work
@@ -78,7 +81,9 @@ def finish(
     if digests(store) != before or not store.exists("report.html"):
         write_dataset_card(store)
         contact_sheet(store)
-        write_report(store)
+        audit = load(AuditSettings, [(CONF / "audit.yaml", None)])
+        check_dataset(store, audit, aids_of(audit), workers=os.cpu_count() or 1)
+        write_report(store, audit)
     return summary
 
 

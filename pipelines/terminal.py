@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dataengine.config import CONF, BuildSettings, ConfigError, Settings, load, profile_file
+from dataengine.config import CONF, AuditSettings, BuildSettings, ConfigError, Settings, load, profile_file
 from dataengine.lumosx.settings import TrainSettings
 
 HELP = {"rich_markup_mode": "markdown", "no_args_is_help": True, "add_completion": False}
@@ -34,9 +34,10 @@ class Exit(IntEnum):
 class Kind(StrEnum):
     BUILD = "build"
     TRAIN = "train"
+    AUDIT = "audit"
 
 
-SETTINGS: dict[Kind, type[Settings]] = {Kind.BUILD: BuildSettings, Kind.TRAIN: TrainSettings}
+SETTINGS: dict[Kind, type[Settings]] = {Kind.BUILD: BuildSettings, Kind.TRAIN: TrainSettings, Kind.AUDIT: AuditSettings}
 
 Profile = Annotated[str, typer.Option(help="A name from conf/profiles/, or a path ending in .yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change single settings.")]
@@ -76,6 +77,7 @@ def explained() -> Iterator[None]:
 
 def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
     """Failures by wrong usage, and others with a message for people. Imported late: torch alone takes seconds."""
+    from dataengine.audit.apply import ApplyError
     from dataengine.audit.desk import DatasetUnreadable
     from dataengine.audit.events import EventError
     from dataengine.audit.security import AccessError
@@ -96,7 +98,7 @@ def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...
     from dataengine.weights import MissingWeightsError
     from pipelines.preflight import PreflightError
 
-    usage = (ConfigError, InputError, PreflightError, SourceError, ExportRefused, AccessError)
+    usage = (ConfigError, InputError, PreflightError, SourceError, ExportRefused, AccessError, ApplyError)
     failures = (Busy, LeaseLost, ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError)
     training = (TrainError, OrderError, WeightsError, ExportError)
     auditing = (EventError, DatasetUnreadable)
