@@ -62,9 +62,10 @@ format: setup ## Format the code
 	$(BIN)/ruff check --fix-only -q .
 	$(BIN)/ruff format .
 
-schemas: setup ## Regenerate schemas/ and conf/build.yaml from the code
+schemas: setup ## Regenerate schemas/, conf/build.yaml and conf/audit.yaml from the code
 	$(BIN)/python -m dataengine.schemas
 	$(BIN)/dataengine config render --kind build --defaults > conf/build.yaml
+	$(BIN)/dataengine config render --kind audit --defaults > conf/audit.yaml
 
 bench: setup ## All benchmarks; each prints a ratio to a peer or a bound
 	@for file in tests/bench/*_cpu.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from dataengine.audit.checking import check_dataset
 from dataengine.audit.contact_sheet import contact_sheet
 from dataengine.audit.report import write_report
-from dataengine.config import BuildSettings, Prices
+from dataengine.config import CONF, AuditSettings, BuildSettings, Prices, load
 from dataengine.engine import sources as inputs
 from dataengine.engine.measurements import Ledger, Measurements
 from dataengine.engine.outlook import cost
@@ -31,6 +32,7 @@ from dataengine.shards.card import RUN, card
 from dataengine.shards.index import INDEX
 from dataengine.store import REMOTE, Store
 from pipelines.alone import alone, stoppable
+from pipelines.audit import aids_of
 from pipelines.decide import KEPT, QUARANTINED, Verdicts, decide, grouped
 from pipelines.measure import KNOWN, Work, fold, measure_sources
 from pipelines.pack import pack
@@ -54,6 +56,7 @@ def build(
     """
     started = time.perf_counter()
     console = console or Console()
+    audit = load(AuditSettings, [(CONF / "audit.yaml", None)])
     cluster = address or os.environ.get("RAY_ADDRESS")
     preflight(settings, cluster is not None).require()
     store = Store.at(output)
@@ -89,7 +92,8 @@ def build(
             if _digests(store) != before or not store.exists("report.html"):
                 store.write("README.md", card(store).encode())
                 contact_sheet(store)
-                write_report(store)
+                check_dataset(store, audit, aids_of(audit), workers=os.cpu_count() or 1)
+                write_report(store, audit)
     return summary
 
 

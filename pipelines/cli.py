@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dataengine.config import CONF, BuildSettings, ConfigError, Settings, load, profile_file, render
+from dataengine.config import CONF, AuditSettings, BuildSettings, ConfigError, Settings, load, profile_file, render
 from dataengine.lumosx.settings import TrainSettings
 from pipelines.model import model_app
 
@@ -50,9 +51,10 @@ class Exit(IntEnum):
 class Kind(StrEnum):
     BUILD = "build"
     TRAIN = "train"
+    AUDIT = "audit"
 
 
-SETTINGS: dict[Kind, type[Settings]] = {Kind.BUILD: BuildSettings, Kind.TRAIN: TrainSettings}
+SETTINGS: dict[Kind, type[Settings]] = {Kind.BUILD: BuildSettings, Kind.TRAIN: TrainSettings, Kind.AUDIT: AuditSettings}
 
 Profile = Annotated[str, typer.Option(help="A name from conf/profiles/, or a path ending in .yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change single settings.")]
@@ -92,6 +94,7 @@ def explained() -> Iterator[None]:
 
 def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
     """Failures by wrong usage, and others with a message for people. Imported late: torch alone takes seconds."""
+    from dataengine.audit.apply import ApplyError
     from dataengine.audit.desk import DatasetUnreadable
     from dataengine.audit.events import EventError
     from dataengine.audit.security import AccessError
@@ -109,8 +112,8 @@ def _expected() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...
     from pipelines.preflight import PreflightError
 
     failures = (Busy, LeaseLost, ClusterTooSmall, StoreError, CheckpointError, SampleError, MissingWeightsError)
-    usage = (ConfigError, InputError, PreflightError, AccessError)
-    return usage, (*failures, TrainError, WeightsError, ExportError, Outage, EventError, DatasetUnreadable)
+    more = (TrainError, WeightsError, ExportError, Outage, EventError, DatasetUnreadable)
+    return (ConfigError, InputError, PreflightError, ApplyError, AccessError), (*failures, *more)
 
 
 @app.command()
@@ -368,18 +371,51 @@ def validate(output: Output) -> None:
     raise typer.Exit(Exit.DONE if report.ok and report.samples else Exit.NOTHING)
 
 
-@audit_app.command("report")
-def audit_report(output: Output) -> None:
-    """Write report.html, report.json and the contact sheet of a dataset anew.
+@audit_app.command("check")
+def audit_check(output: Output, profile: Profile = "embedded", overrides: Overrides = None) -> None:
+    """Check every sample and write checks.parquet (a row a finding), risk.parquet (a row a sample), matrix.parquet.
 
-    **Example**: `dataengine audit report shards/`
+    Looks again only at shards that changed since the last time, or whose settings did. A damaged sample is a finding.
+
+    **Examples**
+
+    - `dataengine audit check shards/`
+    - `dataengine audit check shards/ limits.face_px=96 scorer=none`
+    """
+    from pipelines.audit import check
+
+    with explained():
+        summary = check(output, _audit_settings(profile, overrides), console)
+    for name, (times, failed) in sorted(summary.checks.items(), key=lambda one: -one[1][1]):
+        if failed:
+            console.print(f"{name}: {failed} of {times} failed", highlight=False)
+    console.print(
+        f"{summary.samples} samples in {summary.shards} shards ({summary.reused} unchanged): {summary.failed} failed a "
+        f"check, {summary.unreadable} could not be read",
+        highlight=False,
+    )
+
+
+@audit_app.command("report")
+def audit_report(output: Output, profile: Profile = "embedded", overrides: Overrides = None) -> None:
+    """Write report.html, report.json and the contact sheet of a dataset anew, after checking what changed.
+
+    With the error rate that auditors found, where anyone has judged a sample.
+
+    **Examples**
+
+    - `dataengine audit report shards/`
+    - `dataengine audit report shards/ worst=20`
     """
     from dataengine.audit.contact_sheet import contact_sheet
     from dataengine.audit.report import write_report
     from dataengine.store import Store
+    from pipelines.audit import check
 
     with explained():
-        write_report(Store.at(output))
+        settings = _audit_settings(profile, overrides)
+        check(output, settings, console)
+        write_report(Store.at(output), settings)
         contact_sheet(Store.at(output))
     console.print(f"{output}/report.html, {output}/report.json, {output}/contact_sheet.png")
 
@@ -394,6 +430,8 @@ def audit_serve(
     name: Annotated[
         list[str] | None, typer.Option(help="A name the server is called by, where --host is an address.")
     ] = None,
+    profile: Profile = "embedded",
+    overrides: Overrides = None,
 ) -> None:
     """Serve the page on which people judge and repair samples.
 
@@ -410,16 +448,95 @@ def audit_serve(
     from dataengine.audit.security import Access
     from dataengine.audit.server import create_app
     from dataengine.store import Store
+    from pipelines.audit import aids_of, stored_cuts
 
     with explained():
         token = os.environ.get("DATAENGINE_AUDIT_TOKEN")
         access = Access.for_host(host, tuple(name or ()), token)
-        desk = Desk.open(Store.at(output))
+        settings, store = _audit_settings(profile, overrides), Store.at(output)
+        # Clips are not decoded for a repair: what that told before stays.
+        desk = Desk.open(store, settings, aids=replace(aids_of(settings), frames=False), cuts_of=stored_cuts(store))
         socket = listen(host, port)
     for address in addresses(socket, host, access):
         console.print(f"audit page: {address}", highlight=False, soft_wrap=True)
     console.print("Ctrl-C ends it", highlight=False)
     run(create_app(desk, access), socket)
+
+
+@audit_app.command("apply")
+def audit_apply(
+    source: Output,
+    output: Annotated[str, typer.Option(help="Folder or URI of the new version; it must not hold a dataset.")],
+) -> None:
+    """Write a new version of a dataset with all verdicts and repairs applied. Samples nobody changed keep their bytes.
+
+    Each auditor who judged a sample has one vote: to reject it, or for it as repaired. The most votes win; at a tie the
+    sample is left out. `audit/fates.parquet` says what became of each.
+
+    **Example**: `dataengine audit apply shards/ --output shards-audited/`
+    """
+    from dataengine.audit.apply import apply_events
+    from dataengine.audit.events import stored_events
+    from dataengine.store import Store
+    from pipelines.audit import stored_cuts
+
+    with explained():
+        store = Store.at(source)
+        events = stored_events(store)
+        if not events:
+            raise ConfigError(f"{source}: nobody has audited it: there is no event to apply")
+        applied = apply_events(store, Store.at(output), events, stored_cuts(store))
+    for fate in applied.fates:
+        if fate.fate in ("disputed", "unappliable"):
+            console.print(f"[yellow]![/] {fate.key}: {fate.fate}, left out: {escape(fate.reason)}", highlight=False)
+    told = ", ".join(f"{fate} {count}" for fate, count in applied.counts.items()) or "nothing judged"
+    console.print(
+        f"{applied.samples} samples in {output}: {told}; shards copied {applied.shards_kept}, written "
+        f"{applied.shards_written}"
+        + (f"; {applied.unknown} judged keys are no samples of it (honeypots, or gone)" if applied.unknown else ""),
+        highlight=False,
+    )
+
+
+@audit_app.command("export")
+def audit_export(
+    source: Output,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What to write: .parquet or .json (COCO).")],
+) -> None:
+    """Write a dataset's audit events to a file: .parquet has every event, .json is COCO with boxes, masks and verdicts.
+
+    **Examples**
+
+    - `dataengine audit export shards/ events.parquet`
+    - `dataengine audit export shards/ audit.json`
+    """
+    from pipelines.audit import export_events
+
+    with explained():
+        count = export_events(source, file)
+    console.print(f"{count} events: {file}", highlight=False)
+
+
+@audit_app.command("import")
+def audit_import(
+    source: Output,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `export` wrote: .parquet or .json (COCO).")],
+) -> None:
+    """Take events from a file into a dataset's log. What the log has already is not repeated.
+
+    **Example**: `dataengine audit import shards/ events.parquet`
+    """
+    from pipelines.audit import import_events
+
+    with explained():
+        count = import_events(source, file)
+    console.print(f"{count} new events in {source}", highlight=False)
+
+
+def _audit_settings(profile: str, overrides: Sequence[str] | None) -> AuditSettings:
+    settings = settings_of(Kind.AUDIT, profile, overrides or [])
+    assert isinstance(settings, AuditSettings)
+    return settings
 
 
 @app.command()

@@ -161,26 +161,40 @@ class EventLog:
             event = Event(id=1, at=datetime.now(UTC), auditor=auditor, key=key, action=action)
         except ValidationError as error:
             raise EventRefused(_first(error)) from error
-        return self._commit([event])[0]
+        with self._lock, self._explained("written"), self._transaction():
+            number = self._insert(event, None)
+        return event.model_copy(update={"id": number})
 
-    def restore(self, events: Sequence[Event]) -> None:
-        """Fill an empty log with events as they were elsewhere: their ids, times and order stay.
+    def merge(self, events: Sequence[Event]) -> int:
+        """Take over events of another log, all or none; returns how many were new.
 
-        Raises `EventRefused` when the log is not empty or the events are not a log, `LogUnavailable`.
+        Into an empty log they come as they are. Else they get ids behind those there are, undos following what they
+        undo, and what the log has already (same auditor, sample, time and action) is not repeated.
+        Raises `EventRefused` for events that are no log, `LogUnavailable`.
         """
         with self._lock, self._explained("written"), self._transaction():
-            if self._database.execute("SELECT 1 FROM events LIMIT 1").fetchone():
-                raise EventRefused(f"{self.path}: the log has events already; ids of others would mean something else")
-            last = 0
+            empty = self._database.execute("SELECT 1 FROM events LIMIT 1").fetchone() is None
+            numbers: dict[int, int] = {}
+            added = last = 0
             for event in events:
                 if event.id <= last:
                     raise EventRefused(f"event {event.id} comes behind event {last}")
                 last = event.id
-                self._insert(event, event.id)
+                if isinstance(event.action, Undo):
+                    if event.action.event not in numbers:
+                        raise EventRefused(f"event {event.id} undoes {event.action.event}, which is not among them")
+                    event = event.model_copy(update={"action": Undo(event=numbers[event.action.event])})
+                there = self._find(event)
+                added += there is None
+                numbers[last] = self._insert(event, last if empty else None) if there is None else there
+        return added
 
-    def _commit(self, events: Sequence[Event]) -> list[Event]:
-        with self._lock, self._explained("written"), self._transaction():
-            return [event.model_copy(update={"id": self._insert(event, None)}) for event in events]
+    def _find(self, event: Event) -> int | None:
+        found = self._database.execute(
+            "SELECT id FROM events WHERE key = ? AND auditor = ? AND at = ? AND action = ?",
+            (event.key, event.auditor, _time(event), event.action.to_json()),
+        ).fetchone()
+        return None if found is None else int(found[0])
 
     def _insert(self, event: Event, number: int | None) -> int:
         undoes = None
@@ -191,7 +205,7 @@ class EventLog:
             "INSERT INTO events (id, at, auditor, key, type, action, undoes) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 number,
-                event.at.astimezone(UTC).isoformat(timespec="microseconds"),
+                _time(event),
                 event.auditor,
                 event.key,
                 event.action.type,
@@ -281,6 +295,10 @@ def stored_events(out: Store) -> tuple[Event, ...]:
         return ()
     with closing(EventLog.of(out)) as log:
         return log.events()
+
+
+def _time(event: Event) -> str:
+    return event.at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _first(error: ValidationError) -> str:

@@ -262,21 +262,22 @@ def test_no_input_makes_the_server_fail(desk: Desk) -> None:
         schemathesis.checks.response_schema_conformance,
     ]
     statuses: dict[str, set[int]] = {}
+
+    def run(operation: schemathesis.APIOperation, mode: schemathesis.GenerationMode) -> None:
+        @hypothesis.settings(max_examples=12, deadline=None, database=None, derandomize=True)
+        @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+        def once(case: schemathesis.Case) -> None:
+            if mode.is_positive and "generation" in case.path_parameters:
+                case.path_parameters["generation"] = generation  # else no picture would ever be made
+                case.path_parameters["position"] %= 4
+            response = case.call(headers=headers, base_url="http://127.0.0.1")
+            case.validate_response(response, checks=checks)
+            statuses.setdefault(operation.label, set()).add(response.status_code)
+
+        once()
+
     for result in schema.get_all_operations():
-        operation = result.ok()
-        modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
-        for mode in modes:
-
-            @hypothesis.settings(max_examples=12, deadline=None, database=None, derandomize=True)
-            @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
-            def run(case: schemathesis.Case, operation=operation, mode=mode) -> None:
-                if mode.is_positive and "generation" in case.path_parameters:
-                    case.path_parameters["generation"] = generation  # else no picture would ever be made
-                    case.path_parameters["position"] %= 4
-                response = case.call(headers=headers, base_url="http://127.0.0.1")
-                case.validate_response(response, checks=checks)
-                statuses.setdefault(operation.label, set()).add(response.status_code)
-
-            run()
+        for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+            run(result.ok(), mode)
     assert len(statuses) == 11
     assert all(200 in codes for label, codes in statuses.items() if label.startswith("GET")), statuses
