@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -425,6 +426,8 @@ def audit_serve(
     name: Annotated[
         list[str] | None, typer.Option(help="A name the server is called by, where --host is an address.")
     ] = None,
+    profile: Profile = "embedded",
+    overrides: Overrides = None,
 ) -> None:
     """Serve the page on which people judge and repair samples.
 
@@ -441,11 +444,14 @@ def audit_serve(
     from dataengine.audit.security import Access
     from dataengine.audit.server import create_app
     from dataengine.store import Store
+    from pipelines.audit import aids_of, stored_cuts
 
     with explained():
         token = os.environ.get("DATAENGINE_AUDIT_TOKEN")
         access = Access.for_host(host, tuple(name or ()), token)
-        desk = Desk.open(Store.at(output))
+        settings, store = _audit_settings(profile, overrides), Store.at(output)
+        # Clips are not decoded for a repair: what that told before stays.
+        desk = Desk.open(store, settings, aids=replace(aids_of(settings), frames=False), cuts_of=stored_cuts(store))
         socket = listen(host, port)
     for address in addresses(socket, host, access):
         console.print(f"audit page: {address}", highlight=False, soft_wrap=True)

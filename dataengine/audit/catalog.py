@@ -1,10 +1,12 @@
 """The samples of a dataset as a table to filter, sort and page through: DuckDB in memory over its parquet files.
 
-Every statement is constant text; whatever a client says is a bound parameter. Positions are those of the index.
+Every statement is constant text; whatever a client says is a bound parameter. Among the samples stand honeypots, which
+look like the others; so a position is a place in this table and not in the index.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -13,14 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
+from dataengine.audit.checks import Finding
+from dataengine.audit.estimate import Drawn, acceptance_plan
+from dataengine.audit.honeypots import honeypots
+from dataengine.audit.sampling import random_ranks
 from dataengine.audit.tables import CHECKS, CHECKS_SCHEMA, RISK, RISK_SCHEMA
+from dataengine.config import AuditSettings
 from dataengine.records import Record
 from dataengine.shards.index import SCHEMA as INDEX_SCHEMA
 from dataengine.shards.index import Index
 from dataengine.store import Store
 
 Position = Annotated[int, Field(ge=0, le=2**31 - 1)]
-"""A sample's place in the index: the only name of a sample that a client may give."""
+"""A sample's place in the catalog: the only name of a sample that a client may give."""
 
 AuditorName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$")]
 VerdictName = Literal["accept", "reject", "unsure"]
@@ -46,6 +53,7 @@ class Query(BaseModel):
     )
     auditor: str = Field("", max_length=64)
     queue: Literal["", "random"] = Field("", description="`random`: only the random stratum that error rates come from")
+    me: str = Field("", max_length=64, description="who asks; somebody without a name is shown no honeypots")
     sort: Literal["risk", "index", "seconds", "face", "mask", "agreement", "subjects", "random"] = "risk"
     order: Literal["", "asc", "desc"] = Field("", description="empty: risk falls, everything else rises")
 
@@ -111,33 +119,34 @@ class Facets(Record):
     sources: tuple[Facet, ...] = Field(description="the 200 with most samples")
 
 
-class Finding(NamedTuple):
-    """A stored row of checks.parquet."""
+class Place(NamedTuple):
+    """What stands at a position: a row of the index, or a honeypot made of it."""
 
-    check: str
-    entity: str
-    score: float
-    passed: bool
-    reason: str
+    key: str
+    row: int
+    planted: bool
+    risk: float | None
 
 
 _SETUP = """
 CREATE TABLE samples AS
-  SELECT i.*, r.risk, coalesce(r.failed, []) AS failed, r.random_rank FROM read_index i
-  LEFT JOIN read_risk r USING (key) ORDER BY i.position;
+  SELECT p.position, p.key, p.index_row, p.planted, p.random_rank, i.* EXCLUDE (key, index_row), r.risk,
+         coalesce(r.failed, []) AS failed
+  FROM read_places p JOIN read_index i USING (index_row) LEFT JOIN read_risk r ON r.key = i.key ORDER BY p.position;
+CREATE TABLE findings AS SELECT * FROM read_checks ORDER BY key;
 CREATE TABLE decided (sample BIGINT, auditor VARCHAR, verdict VARCHAR, PRIMARY KEY (sample, auditor));
 
 CREATE MACRO sort_value(s, sort, sign) AS sign * CASE sort
   WHEN 'risk' THEN coalesce(s.risk, -1) WHEN 'index' THEN s.position WHEN 'seconds' THEN s.seconds
   WHEN 'face' THEN s.face_px WHEN 'mask' THEN coalesce(s.mask_score, 2) WHEN 'agreement' THEN s.owner_share
-  WHEN 'subjects' THEN s.subjects ELSE coalesce(s.random_rank, 9e15) END;
+  WHEN 'subjects' THEN s.subjects ELSE s.random_rank END;
 
 CREATE MACRO has_verdict(place, who, what) AS EXISTS (
   SELECT 1 FROM decided d
   WHERE d.sample = place AND (who = '' OR d.auditor = who) AND (what = '' OR d.verdict = what));
 
 CREATE MACRO matching(_search, _phrase, _source, _split, _check, _subjects, _risk_min, _risk_max, _verdict, _auditor,
-                      _queue, _stratum, _sort, _sign) AS TABLE
+                      _queue, _me, _stratum, _sort, _sign) AS TABLE
   SELECT s.position, sort_value(s, _sort, _sign) AS value FROM samples s
   WHERE (_search = '' OR contains(lower(s.caption), _search))
     AND (_phrase = '' OR len(list_filter(s.phrases, lambda p: contains(lower(p), _phrase))) > 0)
@@ -147,6 +156,7 @@ CREATE MACRO matching(_search, _phrase, _source, _split, _check, _subjects, _ris
          OR list_contains(s.failed, _check))
     AND (_subjects IS NULL OR s.subjects = _subjects)
     AND coalesce(s.risk, 0) BETWEEN _risk_min AND _risk_max
+    AND (_me <> '' OR NOT s.planted)
     AND (_queue = '' OR s.random_rank < _stratum)
     AND (_verdict = '' OR (_verdict = 'none' AND NOT has_verdict(s.position, _auditor, ''))
          OR (_verdict = 'any' AND has_verdict(s.position, _auditor, ''))
@@ -154,7 +164,7 @@ CREATE MACRO matching(_search, _phrase, _source, _split, _check, _subjects, _ris
 """
 
 _MATCHING = """matching($search, $phrase, $source, $split, $check, $subjects, $risk_min, $risk_max, $verdict, $auditor,
-                           $queue, $stratum, $sort, $sign)"""
+                           $queue, $me, $stratum, $sort, $sign)"""
 
 _PAGE = f"""
 WITH found AS MATERIALIZED (SELECT position, value FROM {_MATCHING}),
@@ -182,32 +192,49 @@ SELECT (SELECT position FROM before WHERE $skip = '' OR NOT has_verdict(position
 class Catalog:
     """The samples of one dataset as they stood when it was opened, and the verdicts in force that it is told of."""
 
-    def __init__(self, index: Index, risk: pa.Table, checks: pa.Table, stratum: int = 0) -> None:
-        """`risk` and `checks` have the columns of `tables`, no rows where nothing was checked yet.
-
-        `stratum` is the size of the random stratum: the samples whose random rank is below it.
-        """
+    def __init__(self, index: Index, risk: pa.Table, checks: pa.Table, settings: AuditSettings | None = None) -> None:
+        """`risk` and `checks` have the columns of `tables`, no rows where nothing was checked yet."""
+        settings = settings or AuditSettings()
         self.index = index
-        self.stratum = stratum
         self.is_checked = risk.num_rows > 0
-        places = pa.array(range(len(index)), pa.int64())
+        self.stratum = acceptance_plan(settings.plan).samples
+        numbers = pa.array(range(len(index)), pa.int64())
         # Names are looked up by DuckDB among the variables of this frame: only what is registered may be found.
         self._database = duckdb.connect(config={"threads": 2, "python_enable_replacements": False})
-        self._database.register("read_index", index.table.select(_FROM_INDEX).append_column("position", places))
-        self._database.register("read_risk", risk)
+        tables = {
+            "read_index": index.table.select(_FROM_INDEX).append_column("index_row", numbers),
+            "read_places": _places(index, risk, settings),
+            "read_risk": risk.select(["key", "risk", "failed"]),
+            "read_checks": checks,
+        }
+        for name, table in tables.items():
+            self._database.register(name, table)
         self._database.execute(_SETUP)
-        self._database.register("read_checks", checks)
-        self._database.execute("CREATE TABLE findings AS SELECT * FROM read_checks ORDER BY key")
-        for name in ("read_index", "read_risk", "read_checks"):
+        for name in tables:
             self._database.unregister(name)
+        self._size = tables["read_places"].num_rows
 
     @classmethod
-    def open(cls, out: Store, stratum: int = 0) -> Catalog:
+    def open(cls, out: Store, settings: AuditSettings | None = None) -> Catalog:
         """The dataset at `out`. Raises `StoreError` without an index, `ValueError` for a table of another kind."""
-        return cls(Index.read(out), _table(out, RISK, RISK_SCHEMA), _table(out, CHECKS, CHECKS_SCHEMA), stratum)
+        return cls(Index.read(out), _table(out, RISK, RISK_SCHEMA), _table(out, CHECKS, CHECKS_SCHEMA), settings)
 
     def __len__(self) -> int:
-        return len(self.index)
+        """Positions there are, honeypots among them."""
+        return self._size
+
+    def place(self, position: int) -> Place:
+        """Raises `IndexError`."""
+        statement = "SELECT key, index_row, planted, risk FROM samples WHERE position = $position"
+        found = self._all(statement, {"position": position})
+        if not found:
+            raise IndexError(f"there is no sample {position} among {len(self)}")
+        return Place(*found[0])
+
+    def drawn(self) -> list[Drawn]:
+        """All samples of the dataset, no honeypots, in random order: what estimates are made from."""
+        statement = "SELECT key, source_id FROM samples WHERE NOT planted ORDER BY random_rank"
+        return [Drawn(*values) for values in self._all(statement, {})]
 
     def page(self, query: Query, limit: int, offset: int) -> Listing:
         """`limit` samples from the `offset`-th on, in the query's order; positions break ties."""
@@ -228,11 +255,8 @@ class Catalog:
     def findings(self, key: str) -> list[Finding]:
         """What checks.parquet says of a sample."""
         statement = 'SELECT "check", entity, score, passed, reason FROM findings WHERE key = $key'
-        return [Finding(*values) for values in self._all(statement, {"key": key})]
-
-    def risk(self, position: int) -> float | None:
-        found = self._all("SELECT risk FROM samples WHERE position = $position", {"position": position})
-        return found[0][0] if found else None
+        names = ("check", "entity", "score", "passed", "reason")
+        return [Finding(**dict(zip(names, values, strict=True))) for values in self._all(statement, {"key": key})]
 
     def positions(self, keys: Iterable[str]) -> dict[str, int]:
         """Where samples stand; keys that the dataset does not have are left out."""
@@ -261,10 +285,14 @@ class Catalog:
             return tuple(Facet(value=str(value), samples=samples) for value, samples in self._all(statement, {}))
 
         return Facets(
-            splits=counted("SELECT split, count(*) FROM samples GROUP BY 1 ORDER BY 1"),
-            subjects=counted("SELECT subjects, count(*) FROM samples GROUP BY 1 ORDER BY 1"),
-            checks=counted("SELECT unnest(failed) AS c, count(*) FROM samples GROUP BY 1 ORDER BY 2 DESC, 1"),
-            sources=counted("SELECT source_id, count(*) FROM samples GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 200"),
+            splits=counted("SELECT split, count(*) FROM samples WHERE NOT planted GROUP BY 1 ORDER BY 1"),
+            subjects=counted("SELECT subjects, count(*) FROM samples WHERE NOT planted GROUP BY 1 ORDER BY 1"),
+            checks=counted(
+                "SELECT unnest(failed), count(*) FROM samples WHERE NOT planted GROUP BY 1 ORDER BY 2 DESC, 1"
+            ),
+            sources=counted(
+                "SELECT source_id, count(*) FROM samples WHERE NOT planted GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 200"
+            ),
         )
 
     def _asked(self, query: Query) -> dict[str, Any]:
@@ -273,6 +301,37 @@ class Catalog:
     def _all(self, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
         # A cursor each: DuckDB's connections are not for several threads at once.
         return self._database.cursor().execute(statement, dict(parameters)).fetchall()
+
+
+def _places(index: Index, risk: pa.Table, settings: AuditSettings) -> pa.Table:
+    """Every position: the samples in the order of the index, and honeypots at places that only the seed knows.
+
+    A honeypot needs two attributes to exchange. Its random rank is drawn as well: beside its sample it would be known.
+    """
+    keys, total = index.table["key"].to_pylist(), len(index)
+    if risk.num_rows:
+        known = dict(zip(risk["key"].to_pylist(), risk["random_rank"].to_pylist(), strict=True))
+        ranks = [float(known.get(key, total)) for key in keys]
+    else:
+        ranks = random_ranks(keys, index.table["source_id"].to_pylist(), settings.seed).astype(float).tolist()
+    rows = [(float(number), key, number, False, ranks[number]) for number, key in enumerate(keys)]
+    numbers = {key: number for number, key in enumerate(keys)}
+    enough = [key for key, count in zip(keys, index.table["attributes"].to_pylist(), strict=True) if count > 1]
+    for planted in honeypots(enough, settings.seed, settings.honeypots):
+        draw = random.Random(f"{settings.seed} {planted.key}")
+        rows.append((draw.uniform(0, total), planted.key, numbers[planted.of], True, draw.randrange(total) + 0.5))
+    rows.sort()
+    schema = pa.schema(
+        [
+            ("position", pa.int64()),
+            ("key", pa.string()),
+            ("index_row", pa.int64()),
+            ("planted", pa.bool_()),
+            ("random_rank", pa.float64()),
+        ]
+    )
+    columns = [list(range(len(rows))), *([row[i] for row in rows] for i in range(1, 5))]
+    return pa.table([pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema)
 
 
 def _table(out: Store, name: str, schema: pa.Schema) -> pa.Table:

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataengine.audit.catalog import Catalog, Decided
-from dataengine.audit.checks import CheckLimits, check_sample
+from dataengine.audit.catalog import Catalog, Decided, Place
+from dataengine.audit.checks import Aids
+from dataengine.audit.estimate import AuditNumbers, audit_numbers
 from dataengine.audit.events import Event, EventLog, Undo, Verdict
-from dataengine.audit.media import Media, still_frames
-from dataengine.audit.repairs import Repaired, RepairRefused, apply_repairs
+from dataengine.audit.media import Media
+from dataengine.audit.repairs import Cuts, RepairRefused, apply_repairs, nothing_stored
 from dataengine.audit.scene import UnreadableSample
+from dataengine.audit.showing import Shown
 from dataengine.audit.state import SampleState
 from dataengine.audit.tables import CHECKS, RISK
-from dataengine.audit.views import (
-    MAX_CAPTION,
-    FindingView,
-    SampleView,
-    StateView,
-    entities_of,
-    masks_now,
-    matrix_of,
-    subjects_of,
-)
+from dataengine.audit.views import SampleView, StateView, bare_view, full_view
+from dataengine.config import AuditSettings
 from dataengine.records import Pair
-from dataengine.shards.index import INDEX, IndexRow
+from dataengine.shards.index import INDEX
 from dataengine.store import Store
+
+CutsOf = Callable[[Pair], Cuts]
+"""What is stored of how a sample's entities stand in its other stills."""
 
 
 class NoSuchSample(LookupError):
@@ -50,11 +47,12 @@ class Edition:
     catalog: Catalog
     media: Media
 
-    def row(self, position: int) -> IndexRow:
+    def place(self, position: int) -> Place:
         """Raises `NoSuchSample`."""
-        if not 0 <= position < len(self.catalog):
-            raise NoSuchSample(f"there is no sample {position} among {len(self.catalog)}")
-        return self.catalog.index[position]
+        try:
+            return self.catalog.place(position)
+        except IndexError as error:
+            raise NoSuchSample(str(error)) from error
 
 
 @dataclass
@@ -63,17 +61,23 @@ class Desk:
 
     out: Store
     log: EventLog
-    limits: CheckLimits = field(default_factory=CheckLimits)
+    settings: AuditSettings = field(default_factory=AuditSettings)
+    aids: Aids = field(default_factory=Aids)
+    cuts_of: CutsOf = lambda pair: nothing_stored
     _edition: Edition | None = None
     _states: dict[tuple[str, str], SampleState] = field(default_factory=dict)
     _auditors: dict[str, set[str]] = field(default_factory=dict)
     _last_event: int = 0
+    _numbers: tuple[int, AuditNumbers] | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @classmethod
-    def open(cls, out: Store) -> Desk:
-        """Raises `StoreError`, `DatasetUnreadable` without a dataset, `LogUnavailable` where there can be no log."""
-        desk = cls(out, EventLog.of(out))
+    def open(cls, out: Store, settings: AuditSettings | None = None, **more: Any) -> Desk:
+        """A desk over the dataset at `out`; `more` are `aids` and `cuts_of`.
+
+        Raises `StoreError`, `DatasetUnreadable` without a dataset, `LogUnavailable` where there can be no log.
+        """
+        desk = cls(out, EventLog.of(out), settings or AuditSettings(), **more)
         desk.edition()
         return desk
 
@@ -83,13 +87,13 @@ class Desk:
             number = self._number()
             if self._edition is None or self._edition.number != number:
                 try:
-                    catalog = Catalog.open(self.out)
+                    catalog = Catalog.open(self.out, self.settings)
                 except ValueError as error:
                     raise DatasetUnreadable(str(error)) from error
                 self._edition = Edition(number, catalog, Media(self.out, catalog.index))
                 self._states.clear()
                 self._auditors.clear()
-                self._last_event = 0
+                self._last_event, self._numbers = 0, None
             self._take_in(self._edition, self.log.events(after=self._last_event))
             return self._edition
 
@@ -127,67 +131,43 @@ class Desk:
     def state(self, key: str, auditor: str) -> SampleState:
         return self._states.get((key, auditor)) or SampleState(key=key, auditor=auditor)
 
+    def numbers(self) -> AuditNumbers:
+        """What all events together say: error rate, plan, recall, agreement. Kept until there is another event."""
+        with self._lock:
+            edition = self.edition()
+            if self._numbers is None or self._numbers[0] != self._last_event:
+                made = audit_numbers(edition.catalog.drawn(), self._states, self.settings)
+                self._numbers = (self._last_event, made)
+            return self._numbers[1]
+
+    def shown(self, edition: Edition, position: int, auditor: str) -> Shown:
+        """A sample as the auditor left it. Raises `NoSuchSample`, `UnreadableSample`."""
+        place = edition.place(position)
+        planted = self.settings.seed if place.planted else None
+        repairs = self.state(place.key, auditor).repairs
+        pair = edition.media.pair(place.row)
+        return Shown.of(edition.media, place.row, planted, repairs, self.cuts_of(pair))
+
     def view(self, position: int, auditor: str) -> SampleView:
-        """A sample as the auditor left it. Raises `NoSuchSample`; damage is told in the view."""
+        """What the page shows of a sample. Raises `NoSuchSample`; damage is told in the view."""
         edition = self.edition()
-        row = edition.row(position)
-        own = self.state(row.key, auditor)
-        others = [self.state(row.key, name) for name in sorted(self._auditors.get(row.key, set()) - {auditor})]
-        bare = _bare(edition.number, position, row).model_copy(
-            update={"risk": edition.catalog.risk(position), "state": StateView.of(own, others)}
-        )
+        place = edition.place(position)
+        own = self.state(place.key, auditor)
+        others = [self.state(place.key, name) for name in sorted(self._auditors.get(place.key, set()) - {auditor})]
+        row = edition.catalog.index[place.row]
+        bare = bare_view(edition.number, position, place, row, StateView.of(own, others))
         try:
-            pair = edition.media.pair(position)
-            now, stale = self._repaired(pair, own)
-            return self._shown(bare, edition, pair, now, stale)
+            shown = self.shown(edition, position, auditor)
+            return full_view(bare, shown, self.settings.limits, self.aids, edition.catalog.findings(row.key))
         except UnreadableSample as error:
             return bare.model_copy(update={"problem": str(error)})
 
-    def _repaired(self, pair: Pair, state: SampleState) -> tuple[Repaired, str | None]:
-        try:
-            return apply_repairs(pair, state.repairs), None
-        except RepairRefused as error:
-            return apply_repairs(pair, ()), str(error)
-
-    def _shown(self, bare: SampleView, edition: Edition, pair: Pair, now: Repaired, stale: str | None) -> SampleView:
-        """The view of a sample whose record could be read; pictures may still be damaged."""
-        problem = None
-        try:
-            stored = edition.media.masks(bare.position, pair)
-        except UnreadableSample as error:
-            stored, problem = {}, str(error)
-        pixels = masks_now(stored, now)
-        fixed = now.pair
-        return bare.model_copy(
-            update={
-                "problem": problem,
-                "stale": stale,
-                "source_names": pair.source_names[:20],
-                "start_s": pair.clip.start_s,
-                "pairing": pair.pairing,
-                "licence": pair.licence,
-                "fps": pair.fps,
-                "frames": pair.frames,
-                "stills": still_frames(pair),
-                "caption": fixed.caption[:MAX_CAPTION],
-                "caption_length": len(fixed.caption),
-                "subjects": subjects_of(fixed),
-                "entities": entities_of(pair, now, pixels),
-                "matrix": matrix_of(fixed, pixels),
-                "findings": self._findings(edition, pair, now, pixels) if problem is None else (),
-                "provenance": pair.provenance.stages,
-                "decided_by": pair.provenance.decided_by,
-            }
-        )
-
-    def _findings(self, edition: Edition, pair: Pair, now: Repaired, pixels: dict) -> tuple[FindingView, ...]:
-        """What the checks say of the sample as it is now, and what was stored of checks that look at the whole set."""
-        live = check_sample(now.pair, pixels, self.limits)
-        ran = {finding.check for finding in live}
-        stored = [f for f in edition.catalog.findings(pair.key) if f.check not in ran]
-        told = [FindingView(**dict(finding)) for finding in live]
-        told += [FindingView(**finding._asdict()) for finding in stored]
-        return tuple(sorted(told, key=lambda finding: finding.passed))
+    def thumb(self, edition: Edition, position: int) -> bytes:
+        """A small picture of a sample before repairs. Raises `NoSuchSample`, `UnreadableSample`."""
+        place = edition.place(position)
+        planted = self.settings.seed if place.planted else None
+        shown = Shown.of(edition.media, place.row, planted, (), nothing_stored)
+        return edition.media.thumb(place.row, shown.before, shown.references)
 
     def act(self, position: int, generation: int, auditor: str, action: Any) -> tuple[Event, SampleView]:
         """Commit one thing that an auditor did, and show the sample as it is then.
@@ -199,12 +179,12 @@ class Desk:
             edition = self.edition()
             if generation != edition.number:
                 raise Rebuilt("the dataset was built or checked anew since this page was loaded")
-            row = edition.row(position)
-            state = self.state(row.key, auditor)
+            place = edition.place(position)
+            state = self.state(place.key, auditor)
             event = self._repeated(state, action)
             if event is None:
                 self._check(edition, position, state, action)
-                event = self.log.append(auditor, row.key, action)
+                event = self.log.append(auditor, place.key, action)
         return event, self.view(position, auditor)
 
     def _repeated(self, state: SampleState, action: Any) -> Event | None:
@@ -225,27 +205,11 @@ class Desk:
                 return
         else:
             repairs = [*state.repairs, action]
-        pair = edition.media.pair(position)
+        shown = self.shown(edition, position, "")
+        cuts = self.cuts_of(shown.stored)
         try:
-            apply_repairs(pair, repairs)
+            apply_repairs(shown.before, repairs, lambda entity, still: cuts(shown.origins[entity], still))
         except RepairRefused as error:
             if isinstance(action, Undo):
                 raise RepairRefused(f"a later repair builds on it, undo that first ({error})") from error
             raise
-
-
-def _bare(generation: int, position: int, row: IndexRow) -> SampleView:
-    """What the index alone knows."""
-    return SampleView(
-        generation=generation,
-        position=position,
-        key=row.key,
-        split=row.split,
-        source=row.source_id,
-        width=row.width,
-        height=row.height,
-        fps=0.0,
-        frames=0,
-        caption=row.caption[:MAX_CAPTION],
-        caption_length=len(row.caption),
-    )

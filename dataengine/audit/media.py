@@ -10,7 +10,7 @@ import hashlib
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 import cv2
@@ -141,35 +141,35 @@ class Media:
 
         return self.kept.get(("frame", position, number), make)
 
-    def thumb(self, position: int) -> bytes:
-        """The still that most references come from as a small JPEG, with what was cut from it drawn in."""
+    def thumb(self, position: int, pair: Pair, stored: Mapping[EntityId, Reference]) -> bytes:
+        """The still that most references come from as a small JPEG, with what was cut from it drawn in.
+
+        `pair` is the sample as it is shown, `stored` the stored reference that each of its entities is made of.
+        """
 
         def make() -> bytes:
-            row, pair = self.index[position], self.pair(position)
+            row = self.index[position]
             still = main_still(pair)
             scale = min(1.0, THUMB_WIDTH / pair.width)
             size = (max(2, round(pair.width * scale)), max(2, round(pair.height * scale)))
             time = still_frames(pair)[still] / pair.fps
             picture = _frames(row, self.member(row, "mp4"), [time], size)[0].copy()
             for reference in _drawn(pair, still):
-                mask = None if reference.mask_member is None else self.mask(position, pair, reference)
+                own = stored[reference.entity]
+                mask = None if own.mask_member is None else self.mask(position, pair, own)
                 _draw(picture, reference, mask, scale)
             return _jpeg(picture, _THUMB_JPEG)
 
-        return self.kept.get(("thumb", position), make)
-
-    def masks(self, position: int, pair: Pair) -> dict[EntityId, MaskPixels]:
-        """The mask of every reference that was cut by one, as the checks want them."""
-        cut = (reference for reference in pair.references if reference.mask_member is not None)
-        return {reference.entity: self.mask(position, pair, reference) for reference in cut}
+        return self.kept.get(("thumb", pair.key), make)
 
     def mask(self, position: int, pair: Pair, reference: Reference) -> MaskPixels:
         """A reference's mask: boolean, (height, width) of the clip."""
         row = self.index[position]
         name = reference.mask_member or ""
         image = _image(f"{row.key}.{name}", self.member(row, name))
-        if image.size != (pair.width, pair.height):
-            raise UnreadableSample(f"{row.key}.{name}: it is {image.size}, the clip is {pair.width}x{pair.height}")
+        clip = reference.origin or pair
+        if image.size != (clip.width, clip.height):
+            raise UnreadableSample(f"{row.key}.{name}: it is {image.size}, the clip is {clip.width}x{clip.height}")
         return np.asarray(image.convert("L")) > 127
 
     def overlay(self, position: int, pair: Pair, reference: Reference) -> bytes:
@@ -201,14 +201,15 @@ def still_frames(pair: Pair) -> tuple[int, ...]:
     """The frame numbers of the three stills in the clip: those on screen at their times."""
     times = [position * pair.clip.seconds for position in STILL_POSITIONS]
     for reference in pair.references:
-        if 0 <= reference.still < len(times):
+        if reference.origin is None and 0 <= reference.still < len(times):
             times[reference.still] = reference.time_s
     return tuple(min(max(0, int(time * pair.fps + 1e-4)), max(0, pair.frames - 1)) for time in times)
 
 
 def main_still(pair: Pair) -> int:
     """The still that most references come from; the middle one if it is among them."""
-    counts = [sum(r.still == still and r.kind != "background" for r in pair.references) for still in range(3)]
+    tied = [r for r in pair.references if r.kind != "background" and r.origin is None]
+    counts = [sum(r.still == still for r in tied) for still in range(3)]
     return max((1, 0, 2), key=lambda still: counts[still])
 
 
@@ -221,7 +222,8 @@ def _frames(row: IndexRow, mp4: bytes, times: list[float], size: tuple[int, int]
 
 def _drawn(pair: Pair, still: int) -> list[Reference]:
     """What a small picture shows: the largest first, so that what is small stays whole."""
-    shown = (r for r in pair.references if r.still == still and r.kind in ("face", "attribute", "object"))
+    tied = (r for r in pair.references if r.still == still and r.origin is None)
+    shown = (r for r in tied if r.kind in ("face", "attribute", "object"))
     return sorted(shown, key=lambda r: (r.kind == "face", -r.area_share))
 
 

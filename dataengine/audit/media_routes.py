@@ -27,41 +27,44 @@ def media_routes(desk: Desk) -> APIRouter:
     """Everything under /media for one dataset."""
     router = APIRouter()
 
-    def edition(generation: int, position: int) -> Edition:
-        """The edition that an address speaks of; the sample is there."""
+    def at(generation: int, position: int) -> tuple[Edition, int]:
+        """The edition that an address speaks of, and the sample's row in the index."""
         found = desk.edition()
         if generation != found.number:
             raise Rebuilt("the dataset was built or checked anew since this page was loaded")
-        found.row(position)
-        return found
+        return found, found.place(position).row
 
     @router.get(_BASE + "/thumb", response_class=Response, responses=_answers("image/jpeg"))
     def thumb(generation: Number, position: Number) -> Response:
         """The main still, small, with what was cut from it drawn in."""
-        return _picture(edition(generation, position).media.thumb(position), "image/jpeg")
+        edition, _ = at(generation, position)
+        return _picture(desk.thumb(edition, position), "image/jpeg")
 
     @router.get(_BASE + "/frames/{number}", response_class=Response, responses=_answers("image/jpeg"))
     def frame(generation: Number, position: Number, number: Number) -> Response:
         """An exact frame of the clip."""
-        return _picture(edition(generation, position).media.frame(position, number), "image/jpeg")
+        edition, row = at(generation, position)
+        return _picture(edition.media.frame(row, number), "image/jpeg")
 
     @router.get(_BASE + "/references/{number}", response_class=Response, responses=_answers("image/png"))
     def reference(generation: Number, position: Number, number: Number) -> Response:
         """A reference image as the trainer gets it; `number` counts the stored sample's references."""
-        media = edition(generation, position).media
-        references = media.pair(position).references
+        edition, row = at(generation, position)
+        media = edition.media
+        references = media.pair(row).references
         if number >= len(references):
             raise NoSuchSample(f"sample {position} has {len(references)} references")
-        return _picture(media.reference(position, references[number]), "image/png")
+        return _picture(media.reference(row, references[number]), "image/png")
 
     @router.get(_BASE + "/masks/{number}", response_class=Response, responses=_answers("image/png"))
     def mask(generation: Number, position: Number, number: Number) -> Response:
         """A reference's mask over the whole frame: opaque where the entity is."""
-        media = edition(generation, position).media
-        pair = media.pair(position)
+        edition, row = at(generation, position)
+        media = edition.media
+        pair = media.pair(row)
         if number >= len(pair.references) or pair.references[number].mask_member is None:
             raise NoSuchSample(f"sample {position} has no mask {number}")
-        return _picture(media.overlay(position, pair, pair.references[number]), "image/png")
+        return _picture(media.overlay(row, pair, pair.references[number]), "image/png")
 
     part = {"description": "a part of it", "content": {"video/mp4": {}}}
 
@@ -70,8 +73,9 @@ def media_routes(desk: Desk) -> APIRouter:
         generation: Number, position: Number, range: Annotated[str | None, Header(max_length=100)] = None
     ) -> Response:
         """The clip's file, or a range of its bytes."""
-        media = edition(generation, position).media
-        size = media.clip_size(position)
+        edition, row = at(generation, position)
+        media = edition.media
+        size = media.clip_size(row)
         span = byte_range(range, size)
         if span is None:
             body = Problem(problem=f"the clip has {size} bytes", remedy="ask for a range inside of it")
@@ -79,9 +83,9 @@ def media_routes(desk: Desk) -> APIRouter:
         start, end = span
         headers = {**_KEEP, "accept-ranges": "bytes"}
         if range is None or (start, end) == (0, size):
-            return Response(media.clip_range(position, 0, size), 200, headers, "video/mp4")
+            return Response(media.clip_range(row, 0, size), 200, headers, "video/mp4")
         headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
-        return Response(media.clip_range(position, start, end), 206, headers, "video/mp4")
+        return Response(media.clip_range(row, start, end), 206, headers, "video/mp4")
 
     return router
 

@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 
 from dataengine.audit import palette
 from dataengine.audit.catalog import AuditorName, Facets, Position, Query, VerdictName
-from dataengine.audit.checks import CHECKS
+from dataengine.audit.checks import QUESTIONS
 from dataengine.audit.desk import DatasetUnreadable, Desk, NoSuchSample, Rebuilt
+from dataengine.audit.estimate import AuditNumbers
 from dataengine.audit.events import Action, Auditor, EventRefused, LogUnavailable
 from dataengine.audit.media_routes import Problem, media_routes
 from dataengine.audit.repairs import RepairRefused
@@ -93,24 +94,22 @@ class NeighboursView(Record):
 class ListQuery(Query):
     """A page of a list."""
 
-    me: AuditorName | None = Field(None, description="whose verdicts are shown")
     limit: int = Field(24, ge=1, le=MAX_PAGE)
     offset: int = Field(0, ge=0, le=2**31 - 1)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return {name: value for name, value in super().parameters.items() if name not in ("me", "limit", "offset")}
+        return {name: value for name, value in super().parameters.items() if name not in ("limit", "offset")}
 
 
 class NeighboursQuery(Query):
     """What stands beside a sample."""
 
-    me: AuditorName | None = None
     skip_decided: bool = Field(False, description="pass over what `me` has decided")
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return {name: value for name, value in super().parameters.items() if name not in ("me", "skip_decided")}
+        return {name: value for name, value in super().parameters.items() if name != "skip_decided"}
 
 
 class Act(BaseModel):
@@ -163,7 +162,7 @@ def create_app(desk: Desk, access: Access | None = None) -> FastAPI:
 
 
 def _add_data(app: FastAPI, desk: Desk, rules: Access) -> None:
-    questions = tuple(CheckView(name=check.__name__, question=(check.__doc__ or "").strip()) for check in CHECKS)
+    questions = tuple(CheckView(name=name, question=question) for name, question in QUESTIONS.items())
 
     @app.get("/api/session")
     def session() -> SessionView:
@@ -172,7 +171,7 @@ def _add_data(app: FastAPI, desk: Desk, rules: Access) -> None:
             csrf=rules.csrf,
             generation=edition.number,
             dataset=visible("/".join(desk.out.uri.rstrip("/").split("/")[-2:])),
-            samples=len(edition.catalog),
+            samples=len(edition.catalog.index),
             checked=edition.catalog.is_checked,
             facets=edition.catalog.facets(),
             checks=questions,
@@ -212,9 +211,14 @@ def _add_data(app: FastAPI, desk: Desk, rules: Access) -> None:
         position: Annotated[Position, Path()], query: Annotated[NeighboursQuery, InQuery()]
     ) -> NeighboursView:
         edition = desk.edition()
-        edition.row(position)
-        skip = query.me or "" if query.skip_decided else ""
+        edition.place(position)
+        skip = query.me if query.skip_decided else ""
         return NeighboursView(**edition.catalog.neighbours(query, position, skip)._asdict())
+
+    @app.get("/api/numbers")
+    def numbers() -> AuditNumbers:
+        """What all verdicts together say of the dataset and of the auditors."""
+        return desk.numbers()
 
     @app.post("/api/samples/{position}/events")
     def act(

@@ -6,20 +6,22 @@ Texts are as they are stored, hostile ones too: the page puts them into text nod
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
-from dataengine import masks
 from dataengine.audit.cards import svg_path
-from dataengine.audit.checks import containment
+from dataengine.audit.catalog import Place
+from dataengine.audit.checks import Aids, Finding, Matrix
 from dataengine.audit.events import Action, Event, ReasonCode
 from dataengine.audit.media import still_frames
 from dataengine.audit.palette import colour_of
-from dataengine.audit.repairs import Repaired
-from dataengine.audit.scene import MaskPixels
+from dataengine.audit.scene import MaskPixels, UnreadableSample
+from dataengine.audit.showing import Shown
 from dataengine.audit.state import SampleState
+from dataengine.config import CheckLimits
 from dataengine.records import Box, EntityId, Kind, Pair, Record, Reference, StageProvenance
+from dataengine.shards.index import IndexRow
 
 MAX_CAPTION = 20_000
 """Characters of a caption that the page shows; the rest is counted."""
@@ -64,6 +66,7 @@ class ScoreView(Record):
     subject: int
     votes: float | None
     inside: float | None = Field(description="of the attribute's pixels, inside the subject's body")
+    match: float | None = Field(description="how well its words fit the subject's body, where there is a scorer")
 
 
 class ScoreRow(Record):
@@ -71,7 +74,8 @@ class ScoreRow(Record):
     text: str
     owner: int
     scores: tuple[ScoreView, ...]
-    margin: float | None = Field(description="least lead of its owner over the next subject, over all witnesses")
+    margin: float | None = Field(description="evidence (mean of the witnesses) for its owner less that for the next")
+    alarm: bool = Field(description="the lead is too small, or somebody else leads")
 
 
 class FindingView(Record):
@@ -153,46 +157,38 @@ class SampleView(Record):
     state: StateView = StateView()
 
 
-def entities_of(stored: Pair, now: Repaired, pixels: Mapping[EntityId, MaskPixels]) -> tuple[EntityView, ...]:
-    """Every reference of the repaired pair; `pixels` are the masks by their new names."""
-    numbers = {reference.entity: number for number, reference in enumerate(stored.references)}
-    frames = still_frames(stored)
-    return tuple(_entity(reference, now, numbers, frames, pixels, stored.fps) for reference in now.pair.references)
+def entities_of(shown: Shown, pixels: Mapping[EntityId, MaskPixels]) -> tuple[EntityView, ...]:
+    """Every reference as it is now; `pixels` are the masks that there are."""
+    numbers = {reference.entity: number for number, reference in enumerate(shown.stored.references)}
+    frames = still_frames(shown.stored)
 
+    def view(reference: Reference) -> EntityView:
+        name, span = reference.entity, reference.phrase.span
+        mask = pixels.get(name)
+        ours = reference.origin is None
+        return EntityView(
+            id=name,
+            kind=reference.kind,
+            subject=int(name[1:].split(".")[0]) if name.startswith("s") else None,
+            colour=colour_of(name).name,
+            text=reference.phrase.text,
+            span=(0, 0) if span is None else (span.start, span.end),
+            still=reference.still,
+            frame=frames[reference.still] if ours and 0 <= reference.still < len(frames) else 0,
+            box=reference.box,
+            area_share=reference.area_share,
+            score=reference.score,
+            sharpness=reference.sharpness,
+            frontal=reference.frontal,
+            visible=reference.visible,
+            reference=numbers[shown.origins[name]],
+            has_mask=ours and reference.mask_member is not None and name not in shown.cuts,
+            outline="" if mask is None or not ours else svg_path(mask),
+            cut_anew=name in shown.cuts,
+            other_clip=not ours,
+        )
 
-def _entity(
-    reference: Reference,
-    now: Repaired,
-    numbers: Mapping[EntityId, int],
-    frames: tuple[int, ...],
-    pixels: Mapping[EntityId, MaskPixels],
-    fps: float,
-) -> EntityView:
-    name = reference.entity
-    span = reference.phrase.span
-    mask = pixels.get(name)
-    known = 0 <= reference.still < len(frames) and reference.origin is None
-    return EntityView(
-        id=name,
-        kind=reference.kind,
-        subject=int(name[1:].split(".")[0]) if name.startswith("s") else None,
-        colour=colour_of(name).name,
-        text=reference.phrase.text,
-        span=(0, 0) if span is None else (span.start, span.end),
-        still=reference.still,
-        frame=frames[reference.still] if known else int(reference.time_s * fps + 1e-4),
-        box=reference.box,
-        area_share=reference.area_share,
-        score=reference.score,
-        sharpness=reference.sharpness,
-        frontal=reference.frontal,
-        visible=reference.visible,
-        reference=numbers[now.origins[name]],
-        has_mask=reference.mask_member is not None and name not in now.cuts and reference.origin is None,
-        outline="" if mask is None or reference.origin is not None else svg_path(mask),
-        cut_anew=name in now.cuts,
-        other_clip=reference.origin is not None,
-    )
+    return tuple(view(reference) for reference in shown.pair.references)
 
 
 def subjects_of(pair: Pair) -> tuple[SubjectView, ...]:
@@ -213,46 +209,79 @@ def subjects_of(pair: Pair) -> tuple[SubjectView, ...]:
     )
 
 
-def masks_now(stored: Mapping[EntityId, MaskPixels], now: Repaired) -> dict[EntityId, MaskPixels]:
-    """The masks of a repaired pair by its new names: the stored ones renamed, those cut anew decoded."""
-    found = {name: stored[origin] for name, origin in now.origins.items() if origin in stored}
-    for name, cut in now.cuts.items():
-        if cut.mask is not None:
-            found[name] = masks.decode(cut.mask)
-    return found
-
-
-def matrix_of(pair: Pair, pixels: Mapping[EntityId, MaskPixels]) -> tuple[ScoreRow, ...]:
-    """All attributes by all subjects. Pairs without stored relations are measured on the masks, as far as those go."""
-    told = {(relation.attribute, relation.subject): relation for relation in pair.relations}
+def matrix_of(pair: Pair, cells: Matrix, limits: CheckLimits) -> tuple[ScoreRow, ...]:
+    """All attributes by all subjects, and by how much each owner leads."""
     rows = []
     for subject in pair.subjects:
         for attribute in subject.attributes:
-            scores = []
-            for rival in pair.subjects:
-                relation = told.get((attribute.entity, rival.index))
-                inside = containment(attribute, rival, pixels) if relation is None else relation.inside
-                votes = None if relation is None else relation.votes
-                scores.append(ScoreView(subject=rival.index, votes=votes, inside=inside))
-            row = ScoreRow(
+            row = {rival.index: cells[attribute.entity, rival.index] for rival in pair.subjects}
+            own = row[subject.index].evidence
+            rivals = [c.evidence for index, c in row.items() if index != subject.index and c.evidence is not None]
+            margin = own - max(rivals) if own is not None and rivals else None
+            made = ScoreRow(
                 attribute=attribute.entity,
                 text=attribute.phrase.text,
                 owner=subject.index,
-                scores=tuple(scores),
-                margin=_margin(scores, subject.index),
+                scores=tuple(
+                    ScoreView(subject=index, votes=cell.votes, inside=cell.inside, match=cell.match)
+                    for index, cell in row.items()
+                ),
+                margin=margin,
+                alarm=margin is not None and margin < limits.swap_margin,
             )
-            rows.append(row)
+            rows.append(made)
     return tuple(rows)
 
 
-def _margin(scores: Sequence[ScoreView], owner: int) -> float | None:
-    leads = []
-    for witness in ("votes", "inside"):
-        known = {score.subject: getattr(score, witness) for score in scores if getattr(score, witness) is not None}
-        rivals = [value for subject, value in known.items() if subject != owner]
-        if owner in known and rivals:
-            leads.append(known[owner] - max(rivals))
-    return min(leads, default=None)
+def bare_view(generation: int, position: int, place: Place, row: IndexRow, state: StateView) -> SampleView:
+    """What the index alone knows."""
+    return SampleView(
+        generation=generation,
+        position=position,
+        key=place.key,
+        split=row.split,
+        source=row.source_id,
+        width=row.width,
+        height=row.height,
+        fps=0.0,
+        frames=0,
+        caption=row.caption[:MAX_CAPTION],
+        caption_length=len(row.caption),
+        risk=place.risk,
+        state=state,
+    )
+
+
+def full_view(bare: SampleView, shown: Shown, limits: CheckLimits, aids: Aids, stored: Sequence[Finding]) -> SampleView:
+    """The view of a sample whose record could be read; where pictures are damaged, it is told without them."""
+    pair = shown.pair
+    told: dict[str, Any] = {
+        "stale": shown.stale,
+        "source_names": pair.source_names[:20],
+        "start_s": pair.clip.start_s,
+        "pairing": pair.pairing,
+        "licence": pair.licence,
+        "fps": pair.fps,
+        "frames": pair.frames,
+        "stills": still_frames(shown.stored),
+        "caption": pair.caption[:MAX_CAPTION],
+        "caption_length": len(pair.caption),
+        "subjects": subjects_of(pair),
+        "provenance": pair.provenance.stages,
+        "decided_by": pair.provenance.decided_by,
+    }
+    try:
+        told["entities"] = entities_of(shown, shown.scene.masks)
+        told["matrix"] = matrix_of(pair, shown.matrix(limits, aids), limits)
+        found = shown.findings(limits, aids, stored)
+        told["findings"] = tuple(FindingView(**dict(one)) for one in sorted(found, key=lambda one: one.passed))
+    except UnreadableSample as error:
+        told |= {"problem": str(error), "entities": entities_of(shown, {}), "findings": _failed(stored)}
+    return bare.model_copy(update=told)
+
+
+def _failed(stored: Sequence[Finding]) -> tuple[FindingView, ...]:
+    return tuple(FindingView(**dict(finding)) for finding in stored if not finding.passed)
 
 
 def _event(event: Event) -> EventView:

@@ -4,8 +4,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataengine.audit.catalog import Catalog, Decided, Query
+from dataengine.audit.catalog import Catalog, Decided, Place, Query
+from dataengine.audit.estimate import acceptance_plan
 from dataengine.audit.tables import CHECKS, CHECKS_SCHEMA, RISK, RISK_SCHEMA
+from dataengine.config import AuditSettings, SamplingPlan
 from dataengine.shards.index import SCHEMA as INDEX_SCHEMA
 from dataengine.shards.index import Index
 from dataengine.store import Store
@@ -61,10 +63,17 @@ def risk(rows: int = ROWS) -> pa.Table:
     )
 
 
+def settings(honeypots: float) -> AuditSettings:
+    """A random stratum of ten samples."""
+    plan = SamplingPlan(good_rate=0.1, accept_good=0.3, bad_rate=0.21, accept_bad=0.1)
+    assert acceptance_plan(plan).samples == 10
+    return AuditSettings(honeypots=honeypots, plan=plan)
+
+
 @pytest.fixture
 def catalog() -> Catalog:
     finding = [{"key": "key0003", "check": "swap", "entity": "s0.a0", "score": 0.1, "passed": False, "reason": "why"}]
-    return Catalog(index(), risk(), pa.Table.from_pylist(finding, CHECKS_SCHEMA), stratum=10)
+    return Catalog(index(), risk(), pa.Table.from_pylist(finding, CHECKS_SCHEMA), settings(0))
 
 
 def chosen(catalog: Catalog, **query) -> list[int]:
@@ -179,7 +188,9 @@ def test_facets_findings_and_places(catalog: Catalog) -> None:
     assert [finding.reason for finding in catalog.findings("key0003")] == ["why"]
     assert catalog.findings("key0004") == []
     assert catalog.positions(["key0007", "nobody's"]) == {"key0007": 7}
-    assert catalog.risk(19) == pytest.approx(0.95)
+    assert catalog.place(19) == Place("key0019", 19, False, pytest.approx(0.95))
+    with pytest.raises(IndexError, match="no sample 60"):
+        catalog.place(ROWS)
 
 
 def test_a_caption_of_a_megabyte_comes_cut() -> None:

@@ -69,7 +69,9 @@ def test_references_come_as_they_are_stored(media: Media, scenes: list[Scene]) -
 
 
 def test_a_small_picture_has_what_was_cut_drawn_in(media: Media, scenes: list[Scene]) -> None:
-    with Image.open(io.BytesIO(media.thumb(TWO))) as image:
+    with Image.open(
+        io.BytesIO(media.thumb(TWO, scenes[0].pair, {r.entity: r for r in scenes[0].pair.references}))
+    ) as image:
         thumb = np.asarray(image.convert("RGB")).astype(int)
     pair = scenes[0].pair
     assert thumb.shape[1] == 400
@@ -95,7 +97,7 @@ def test_a_damaged_member_is_refused_by_name_and_the_others_work(media: Media, n
         "mp4": lambda: media.frame(TWO, 0),
         "json": lambda: media.pair(TWO),
         "s0.face.png": lambda: media.reference(TWO, pair.subjects[0].face),
-        "s0.a0.mask.png": lambda: media.masks(TWO, pair),
+        "s0.a0.mask.png": lambda: media.mask(TWO, pair, pair.subjects[0].attributes[0]),
     }
     with pytest.raises(UnreadableSample, match=rf"{name}: its bytes in .* are not those that were indexed"):
         by_name[name]()
