@@ -22,6 +22,7 @@ from dataengine.audit.exchange import Format, Said, from_coco, from_parquet, to_
 from dataengine.audit.repairs import Cut, Cuts, Repair, nothing_stored
 from dataengine.audit.state import fold
 from dataengine.config import CONF, AuditSettings, ConfigError, load, profile_file
+from dataengine.decide import facts
 from dataengine.decide.references import Candidate, of_face, of_mask
 from dataengine.engine.measurements import Ledger, Measurements
 from dataengine.models import colour_names
@@ -240,21 +241,25 @@ class _Clip:
             there = {s.still: s for s in person.sightings}
             size = (self._pair.width, self._pair.height)
             known, wanted = there.get(subject.face.still), there.get(still)
-            if known is not None and wanted is not None and of_face(known, *size).box == subject.face.box:
-                return self._placed(of_face(wanted, *size)).model_copy(
+            if (
+                known is not None
+                and wanted is not None
+                and of_face(facts.of_sighting(known), *size).box == subject.face.box
+            ):
+                return self._placed(of_face(facts.of_sighting(wanted), *size)).model_copy(
                     update={"sharpness": wanted.sharpness, "frontal": wanted.frontal, "visible": wanted.visible}
                 )
         return None
 
     def _masked(self, entity: EntityId, still: int) -> Cut | None:
-        if not isinstance(self._segmentation, Segmentation):
+        if not isinstance(self._segmentation, Segmentation) or not isinstance(self._people, People):
             return None
         found = next((m for m in self._segmentation.masks if (m.entity, m.still) == (entity, still)), None)
         if found is None:
             return None
         best = self._grounding.best if isinstance(self._grounding, Grounding) else {}
         grounded = best[entity, still].score if (entity, still) in best else 1.0
-        candidate = of_mask(found, grounded, 0.0)
+        candidate = of_mask(facts.of_mask(found, grounded, self._people), None)
         return self._placed(candidate).model_copy(update={"mask": found.mask}) if candidate.area_share else None
 
     def _placed(self, candidate: Candidate) -> Cut:

@@ -182,7 +182,7 @@ def pictures_of(clip: Clip, people: People, quality: Quality | None) -> PictureF
 
 
 def of_person(person: Person) -> PersonFacts:
-    return PersonFacts(person.index, tuple(_face(s) for s in person.sightings), likeness(person))
+    return PersonFacts(person.index, tuple(of_sighting(s) for s in person.sightings), likeness(person))
 
 
 def likeness(person: Person) -> float | None:
@@ -255,7 +255,7 @@ def _mention(caption: str, mention: Mention) -> Words:
     return words_of(caption, mention.phrase, {vote.person: vote.share for vote in mention.votes})
 
 
-def _face(sighting: Sighting) -> Face:
+def of_sighting(sighting: Sighting) -> Face:
     return Face(
         still=sighting.still,
         box=sighting.face,

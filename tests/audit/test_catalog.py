@@ -36,6 +36,8 @@ def index(rows: int = ROWS) -> Index:
         "seconds": [1.0 + (i * 7) % rows for i in range(rows)],
         "width": [640] * rows,
         "height": [360] * rows,
+        "pairing": ["in_clip"] * rows,
+        "licence": [None] * rows,
         "face_px": [50.0 + i for i in range(rows)],
         "face_score": [0.9] * rows,
         "mask_score": [None if i % 5 == 0 else 0.8 for i in range(rows)],
