@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from rich.console import Console
 from rich.table import Table
 
+from dataengine.config import ConfigError
 from dataengine.decide.clips import shot_boundaries
 from dataengine.engine.measurements import Measurements
 from dataengine.records import ShotScores
@@ -25,12 +26,15 @@ REPORT, PICTURE = "evaluation.json", "evaluation.png"
 def evaluate_build(store: Store, truth: Path) -> Evaluation:
     """Judge a build and write `evaluation.json` and `evaluation.png` into it.
 
-    Raises `StoreError` when no build is there, `ValueError` when the truth is of other videos or damaged.
+    Raises `StoreError` when no build is there, `ConfigError` when the truth is missing, damaged or of other videos.
     """
-    truths = read_truth(truth)
-    if not truths:
-        raise ValueError(f"{truth} has no *.truth.json: make it with `dataengine world make`")
-    found = evaluate(store, truths, _cuts(store, truths))
+    try:
+        truths = read_truth(truth)
+        if not truths:
+            raise ConfigError(f"{truth} has no *.truth.json: make it with `dataengine world make`")
+        found = evaluate(store, truths, _cuts(store, truths))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     store.write(REPORT, found.model_dump_json(indent=1).encode())
     store.write(PICTURE, draw(found))
     return found

@@ -1,0 +1,35 @@
+"""`dataengine evaluate` on a real build of drawn videos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+from typer.testing import CliRunner
+
+from dataengine.records import RunSummary
+from pipelines.cli import Exit, app
+
+
+def test_a_build_of_the_world_is_judged_by_its_truth(run_build: Callable[..., RunSummary], tmp_path: Path) -> None:
+    videos, out = tmp_path / "world", tmp_path / "out"
+    made = CliRunner().invoke(app, ["world", "make", "--clips", "3", "--seed", "6", "--output", str(videos)])
+    assert made.exit_code == Exit.DONE, made.output
+    looser = ("decide.filters.face_min_px=16", "decide.filters.face_min_stills=1", "decide.filters.face_score=0.3")
+    summary = run_build(videos, out, "stages.shots.detector=adaptive", *looser)
+    assert summary.pairs, "or there is nothing to judge"
+    judged = CliRunner().invoke(app, ["evaluate", str(out), "--truth", str(videos)])
+    assert judged.exit_code == Exit.DONE, judged.output
+    found = json.loads((out / "evaluation.json").read_text())
+    assert found["samples"] == summary.pairs
+    assert {metric["name"] for metric in found["metrics"]} >= {"shots", "subjects", "spans", "who wears what"}
+    with Image.open(out / "evaluation.png") as image:
+        assert image.width > 600
+
+
+def test_a_folder_without_truth_is_refused(short, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["evaluate", str(short.out), "--truth", str(tmp_path)])
+    assert result.exit_code == Exit.USAGE
+    assert "has no *.truth.json" in result.output.replace("\n", " ")
