@@ -80,7 +80,7 @@ class Stepper:
         model: DiT,
         parameters: Mapping[str, nn.Parameter],
         average: Average,
-        optimizer: torch.optim.AdamW,
+        optimizer: torch.optim.Optimizer,
         encoder: BatchEncoder,
         settings: TrainSettings,
         ranks: Ranks,

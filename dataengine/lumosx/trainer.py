@@ -148,6 +148,11 @@ class Trainer:
     ) -> None:
         self.run, self.settings, self._ranks = run, settings, ranks
         self.per_step = settings.batch * settings.accumulate * ranks.world
+        if settings.optimizer.kind == "adamw8bit" and ranks.world > 1:
+            raise TrainError(
+                f"optimizer.kind=adamw8bit works on one rank: on {ranks.world} AdamW's moments are split among them, "
+                "so take optimizer.kind=adamw"
+            )
         try:
             self._order = Curriculum(Traits.of(samples.index), settings.data, self.per_step, settings.seed)
         except OrderError as error:

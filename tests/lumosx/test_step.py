@@ -80,9 +80,7 @@ class Transfers(TorchDispatchMode):
         return result
 
 
-def test_a_step_never_waits_for_the_device(
-    dataset: Path, text: MiniLmEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_never_waits_for_the_device(dataset: Path, text: MiniLmEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the meta device there are no numbers: whatever asks for one (`item`, `tolist`, a branch, a mask) raises."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which knows no meta device
     chosen = settings("batch=2", "accumulate=2", "model.layers=2", "model.checkpointing=full")
