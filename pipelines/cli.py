@@ -545,6 +545,7 @@ def train(
     ] = 0,
     address: Address = None,
     check: Annotated[bool, typer.Option("--check", help="Only look at everything that could stop the run.")] = False,
+    every_clip: Annotated[bool, typer.Option("--every-clip", help="With --check: decode all samples.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Train a LumosX DiT from shards.
@@ -566,7 +567,7 @@ def train(
         settings = settings_of(Kind.TRAIN, profile, overrides or [])
         assert isinstance(settings, TrainSettings)
         if check:
-            _check(data, run, settings, workers)
+            _check(data, run, settings, workers, every_clip)
             return
         if workers:
             result = train_on_ray(data, run, settings, workers=workers, address=address)
@@ -578,7 +579,7 @@ def train(
     show_training(result, console)
 
 
-def _check(data: str, run: Path, settings: TrainSettings, workers: int) -> None:
+def _check(data: str, run: Path, settings: TrainSettings, workers: int, every_clip: bool) -> None:
     """Exits with 1 when the run would fail, or would train on less than it seems."""
     from dataengine.lumosx.preflight import Finding, preflight
 
@@ -587,7 +588,8 @@ def _check(data: str, run: Path, settings: TrainSettings, workers: int) -> None:
         console.print(f"{mark} {finding.what}: {escape(finding.told)}", highlight=False)
 
     world = workers or int(os.environ.get("WORLD_SIZE", "1"))
-    if not all(finding.ok for finding in preflight(data, run, settings, world, tell)):
+    found = preflight(data, run, settings, world, tell, every_clip=every_clip)
+    if not all(finding.ok for finding in found):
         raise typer.Exit(Exit.NOTHING)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +11,27 @@ import torch
 from safetensors.torch import save_file
 
 from dataengine.config import load
+from dataengine.engine.measurements import Measurements, Outcome
 from dataengine.lumosx import trainer
+from dataengine.lumosx.codec import DctCodec, to_pixels
 from dataengine.lumosx.components import model_config, new_model
 from dataengine.lumosx.metrics import StepMetrics
 from dataengine.lumosx.settings import TrainSettings
+from dataengine.lumosx.stored import (
+    ABOUT,
+    StoredContext,
+    StoredLatent,
+    context_id,
+    context_parameters,
+    latent_id,
+    latent_parameters,
+    variants,
+)
+from dataengine.lumosx.text import MiniLmEncoder
 from dataengine.lumosx.trainer import TrainResult
+from dataengine.lumosx.windows import read_window, window_start
+from dataengine.shards.reader import PairDataset
+from dataengine.store import Store
 
 TINY = (
     "model.dim=32", "model.ffn_dim=64", "model.heads=2", "model.layers=1", "text.max_tokens=48",
@@ -43,3 +61,31 @@ def write_base(file: Path, *overrides: str) -> str:
         model.head.head.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(6))
     save_file(model.state_dict(), file)
     return f"model.init={file}"
+
+
+def store_all(data: Path, place: Path) -> Path:
+    """What a run under the tiny settings reads, stored as the engine does: all its clips, all captions. The part."""
+    chosen = settings()
+    measurements = Measurements(Store.at(place).child("measurements"))
+    samples = PairDataset(Store.at(data))
+    ((size, turned),) = variants(chosen)
+    about = {"latents": latent_parameters(chosen, size, turned), "contexts": context_parameters(chosen.text)}
+    for what, parameters in about.items():
+        measurements.store.write(f"{what}/f1/{ABOUT}", json.dumps(parameters).encode())
+    text, codec = MiniLmEncoder(chosen.text.max_tokens), DctCodec()
+    clips, captions = [], []
+    for sample in map(samples.__getitem__, range(len(samples))):
+        mp4 = sample.members["mp4"]
+        start_s = window_start(sample.pair.frames / sample.pair.fps, size, chosen.data)
+        pixels = to_pixels(torch.from_numpy(read_window(mp4, size, chosen.data.fps, start_s))[None])
+        name = latent_id(hashlib.sha256(mp4).hexdigest(), start_s)
+        clips.append(Outcome(name, StoredLatent.of(codec.encode(pixels)[0]), 0.0))
+        captions.append(sample.pair.caption)
+    measurements.commit("latents", "f1", clips)
+    entries = [
+        StoredContext.of(one.context, offsets=tuple(map(tuple, one.offsets)), covered=one.covered)
+        for one in text.encode(["", *captions])
+    ]
+    named = zip(["", *captions], entries, strict=True)
+    measurements.commit("contexts", "f1", [Outcome(context_id(caption), entry, 0.0) for caption, entry in named])
+    return next((place / "measurements/latents/f1").glob("part-*.parquet"))

@@ -9,6 +9,8 @@ from dataengine.lumosx.structure import SampleStructure
 from dataengine.lumosx.transformer import DiTConfig
 
 _FP32, _BF16 = 4, 2
+_MOMENTS = {"adamw": 2 * _FP32, "adamw8bit": 2 * (1 + _FP32 / 256)}
+"""Bytes of both moments of a parameter: 8-bit ones have a scale for every 256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,9 @@ def budget(config: DiTConfig, settings: TrainSettings, structures: list[SampleSt
     total, trained = parameter_count(config), trained_count(config, settings)
     block = total / config.layers
     compute = _BF16 if settings.precision == "bf16" else _FP32
-    # Master weights, gradient, two moments and the average of what is trained; the frozen rest once.
-    state = (5 * trained + (total if settings.lora.rank else 0)) * _FP32 / world
+    moments = _MOMENTS[settings.optimizer.kind]
+    # Master weights, gradient, average and two moments of what is trained; the frozen rest once.
+    state = (trained * (3 * _FP32 + moments) + (total * _FP32 if settings.lora.rank else 0)) / world
     state += compute * (total if world == 1 and compute == _BF16 else 2 * block if world > 1 else 0)
     rows = sum(structure.tokens for structure in structures)
     dim, ffn = config.dim, config.ffn_dim
@@ -108,5 +111,5 @@ def budget(config: DiTConfig, settings: TrainSettings, structures: list[SampleSt
     }[settings.model.checkpointing]
     activations = config.layers * kept + (inner if settings.model.checkpointing != "none" else 0)
     flops = sum(sample_flops(config, structure).step(settings.model.checkpointing) for structure in structures)
-    checkpoint = 4 * trained * _FP32
+    checkpoint = trained * (2 * _FP32 + moments)
     return Budget(state, activations, settings.accumulate * flops, checkpoint)

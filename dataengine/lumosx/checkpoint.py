@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from dataengine.lumosx.average import Average
 from dataengine.lumosx.distributed import ALONE, Ranks, agreed, like, local, whole
-from dataengine.lumosx.optimizer import moments
+from dataengine.lumosx.optimizer import load_moments, moments
 from dataengine.lumosx.weights import WeightsError
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ Snapshot = Mapping[str, Mapping[str, Tensor]]
 
 
 def snapshot(
-    parameters: Mapping[str, nn.Parameter], average: Average, optimizer: torch.optim.AdamW, ranks: Ranks
+    parameters: Mapping[str, nn.Parameter], average: Average, optimizer: torch.optim.Optimizer, ranks: Ranks
 ) -> Snapshot:
     """A copy of what a checkpoint holds. Every rank must ask; only the first gets it, the others get nothing."""
     parts: dict[str, Mapping[str, Tensor]] = {
@@ -86,7 +86,7 @@ def snapshot(
 
 
 def restore(
-    checkpoint: Path, parameters: Mapping[str, nn.Parameter], average: Average, optimizer: torch.optim.AdamW
+    checkpoint: Path, parameters: Mapping[str, nn.Parameter], average: Average, optimizer: torch.optim.Optimizer
 ) -> None:
     """Load a checkpoint, strictly. Every rank takes its part.
 
@@ -100,16 +100,10 @@ def restore(
         raise CheckpointError(f"{checkpoint}: {error}. All ranks must see the run's folder") from error
     _copy(parameters, model, checkpoint / MODEL)
     _copy(average.tensors, ema, checkpoint / EMA)
-    loaded: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in states.items():
-        name, _, moment = key.rpartition("/")
-        if name not in parameters:
-            raise WeightsError(f"{checkpoint / OPTIMIZER}: {name} is not trained in this run")
-        target = parameters[name].detach()
-        # Steps are counted whole by every rank; moments are split as their parameter is.
-        loaded.setdefault(name, {})[moment] = tensor.to(target.device) if moment == "step" else like(tensor, target)
-    optimizer.state.clear()
-    optimizer.state.update({parameters[name]: state for name, state in loaded.items()})
+    try:
+        load_moments(parameters, optimizer, states)
+    except WeightsError as error:
+        raise WeightsError(f"{checkpoint / OPTIMIZER}: {error}") from error
 
 
 @torch.no_grad()

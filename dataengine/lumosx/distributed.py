@@ -98,6 +98,12 @@ def summed(tensor: Tensor, ranks: Ranks) -> Tensor:
     return tensor
 
 
+def together(ranks: Ranks) -> None:
+    """Wait until all ranks are here."""
+    if ranks.world > 1:
+        dist.barrier()
+
+
 def agreed(value: int, ranks: Ranks) -> int:
     """What rank 0 says."""
     if ranks.world == 1:

@@ -18,6 +18,7 @@ from dataengine.lumosx.objective import (
     sample_timesteps,
 )
 from dataengine.lumosx.settings import NoiseSettings
+from dataengine.lumosx.structure import SampleStructure
 from dataengine.lumosx.transfer import to_device
 from dataengine.lumosx.transformer import DiT
 
@@ -35,6 +36,17 @@ def batch_losses(model: DiT, batch: Batch, noises: Sequence[Tensor], timesteps: 
     layout = model.layout(batch.structures)
     predictions = model(noisy, batch.references, batch.contexts, model_timesteps(timesteps), layout)
     return sample_losses(predictions, batch.latents, noises)
+
+
+def take_part(model: DiT, device: torch.device) -> Tensor:
+    """A forward pass over next to nothing, of a rank without an example: a split model computes with all of them."""
+    config = model.config
+    blank = SampleStructure(1, (1, 1), (), 0)
+    latent = torch.zeros(config.in_channels, 1, config.patch[1], config.patch[2], device=device)
+    context = torch.zeros(1, config.text_dim, device=device)
+    timesteps = torch.zeros(1, dtype=torch.long, device=device)
+    (found,) = model([latent], [None], [context], timesteps, model.layout([blank], device))
+    return found
 
 
 def draw_timesteps(count: int, settings: NoiseSettings, seed: int, step: int) -> Tensor:

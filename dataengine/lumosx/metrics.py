@@ -44,12 +44,13 @@ class StepMetrics:
 
 @dataclass(frozen=True, slots=True)
 class ValidationMetrics:
-    """The loss of one validation set under fixed noise, by noise level and over all."""
+    """The loss of one validation set under fixed noise: over all, by noise level, by size where there are several."""
 
     step: int
     clips: str
     loss: float
     by_timestep: dict[str, float]
+    by_size: dict[str, float] = field(default_factory=dict)
 
 
 class MetricsLog:
@@ -98,6 +99,7 @@ def _scalars(event: StepMetrics | ValidationMetrics) -> Iterator[tuple[str, floa
         name = event.clips.replace(", ", "/").replace(" ", "_")
         yield f"validation/{name}", event.loss
         yield from ((f"validation_t{timestep}/{name}", loss) for timestep, loss in event.by_timestep.items())
+        yield from ((f"validation_{size}/{name}", loss) for size, loss in event.by_size.items())
         return
     for name in ("loss", "grad_norm", "lr", "seconds", "waited"):
         if (value := getattr(event, name)) is not None:

@@ -13,15 +13,19 @@ import numpy as np
 import torch
 
 from dataengine.lumosx.budget import Budget, budget
-from dataengine.lumosx.codec import SPACE_STRIDE, latent_frames
-from dataengine.lumosx.components import best_device, model_config, open_codec, open_text
-from dataengine.lumosx.data import bind
-from dataengine.lumosx.order import Curriculum, OrderError, Traits, buckets, sizes
+from dataengine.lumosx.codec import SPACE_STRIDE, Codec, latent_frames
+from dataengine.lumosx.components import best_device, model_config, open_codec
+from dataengine.lumosx.data import Example, ExampleMaker, Refused, bind
+from dataengine.lumosx.dry_run import STEPS, Measured, dry_run
+from dataengine.lumosx.order import Curriculum, OrderError, Size, Traits, buckets, sizes
 from dataengine.lumosx.settings import TrainSettings
+from dataengine.lumosx.stored import NotStored, StoredLatents, latent_id, stored_text
 from dataengine.lumosx.structure import Kind, SampleStructure, StructureError
 from dataengine.lumosx.structure import Reference as BoundReference
 from dataengine.lumosx.text import PhraseError, TextEncoder
 from dataengine.lumosx.transformer import DiTConfig, token_grid
+from dataengine.lumosx.weights import WeightsError
+from dataengine.lumosx.windows import run_windows
 from dataengine.records import Pair
 from dataengine.shards.index import read_member
 from dataengine.shards.reader import PairDataset
@@ -29,6 +33,10 @@ from dataengine.shards.validate import Validation, validate
 from dataengine.store import Store
 from dataengine.weights import MissingWeightsError
 
+DECODED = 8
+"""Samples that are decoded, beside those that the steps are taken with."""
+QUICK_S = 60.0
+"""A check stays quick: steps that would take longer by the estimate are not taken."""
 NAMED = 5
 """Samples named in full in a finding; the rest are counted."""
 
@@ -50,13 +58,20 @@ class Finding:
 
 
 def preflight(
-    data: str, run: Path, settings: TrainSettings, world: int = 1, tell: Callable[[Finding], None] | None = None
+    data: str,
+    run: Path,
+    settings: TrainSettings,
+    world: int = 1,
+    tell: Callable[[Finding], None] | None = None,
+    *,
+    every_clip: bool = False,
 ) -> list[Finding]:
-    """Check a run that `train` would start. Nothing is written, and the model is not built.
+    """Check a run that `train` would start. Nothing is written.
 
     Args:
         world: ranks that will train.
         tell: called with each finding as soon as it is there: reading all shards takes a while.
+        every_clip: decode all samples as training would, not a few.
 
     Raises:
         StoreError: there is no dataset at all.
@@ -75,10 +90,10 @@ def preflight(
     if not len(samples):
         return found
     add(_shards(store))
+    device = best_device()
     try:
-        text = open_text(settings.text, "cpu")
-        open_codec(settings.codec, "cpu")
-    except MissingWeightsError as error:
+        codec, text = open_codec(settings.codec, device), stored_text(settings, device)
+    except (MissingWeightsError, NotStored) as error:
         add(Finding(False, "codec and text encoder", str(error)))
         return found
     add(Finding(True, "codec and text encoder", f"{settings.codec.name}, {settings.text.name}"))
@@ -86,7 +101,16 @@ def preflight(
     add(*_order(samples, settings, world), _lengths(samples, settings))
     finding, references = _phrases(samples, text, settings)
     add(finding)
-    add(*_costs(config, settings, references, run, world))
+    if settings.stored.place is not None:
+        add(_stored(samples, settings, world))
+    finding, examples = _clips(samples, references, settings, every_clip)
+    add(finding)
+    cost = budget(config, settings, [_largest(config, settings, max(references))] * settings.batch, world)
+    rate = measured_rate(settings)
+    measured: Measured | str = "no sample of the largest size could be decoded"
+    if examples:
+        measured = _try(examples, config, settings, codec, text, cost, rate, world)
+    add(*_takes(cost, measured, settings, rate, world), _disk(cost, settings, run))
     return found
 
 
@@ -138,8 +162,8 @@ def _lengths(samples: PairDataset, settings: TrainSettings) -> Finding:
     return Finding(True, "clip lengths", ", ".join(counts))
 
 
-def _phrases(samples: PairDataset, text: TextEncoder, settings: TrainSettings) -> tuple[Finding, int]:
-    """Every phrase has tokens within the limit, every sample a structure; also the most references of a sample."""
+def _phrases(samples: PairDataset, text: TextEncoder, settings: TrainSettings) -> tuple[Finding, list[int]]:
+    """Every phrase has tokens within the limit, every sample a structure; also how many references each has."""
 
     def look(position: int) -> tuple[str | None, int]:
         row = samples.index[position]
@@ -158,49 +182,128 @@ def _phrases(samples: PairDataset, text: TextEncoder, settings: TrainSettings) -
     with ThreadPoolExecutor(8) as pool:
         looked = list(pool.map(look, range(len(samples))))
     problems = [problem for problem, _ in looked if problem is not None]
-    most = max(count for _, count in looked)
+    counts = [count for _, count in looked]
     if problems:
-        return Finding(False, "phrases", f"{len(problems)} of {len(samples)} samples: {_listed(problems)}"), most
+        return Finding(False, "phrases", f"{len(problems)} of {len(samples)} samples: {_listed(problems)}"), counts
     return Finding(
-        True, "phrases", f"all have tokens of {settings.text.name}; at most {most} references a sample"
-    ), most
+        True, "phrases", f"all have tokens of {settings.text.name}; at most {max(counts)} references a sample"
+    ), counts
 
 
-def _costs(config: DiTConfig, settings: TrainSettings, references: int, run: Path, world: int) -> list[Finding]:
-    largest = max(sizes(settings.data), key=lambda size: size.height * size.width * latent_frames(size.frames))
-    grid = token_grid((largest.height // SPACE_STRIDE, largest.width // SPACE_STRIDE), config.patch)
-    alone = (BoundReference(Kind.OBJECT),) * references
-    structure = SampleStructure(latent_frames(largest.frames), grid, alone)
-    cost = budget(config, settings, [structure] * settings.batch, world)
-    return [_memory(cost, structure, world), _seconds(cost, settings), _disk(cost, settings, run)]
+def _stored(samples: PairDataset, settings: TrainSettings, world: int) -> Finding:
+    """How much of what the run reads is stored; the rest is encoded on line, so nothing here stops a run but none."""
+    try:
+        stored = StoredLatents.of(settings)
+    except NotStored as error:
+        return Finding(False, "stored latents", f"{error}: run `dataengine cache latents` with these settings")
+    assert stored is not None
+    clips = [row.member("mp4").sha256 for row in samples.index]
+    ids: dict[tuple[Size, bool], set[str]] = {}
+    for window in run_windows(samples.index, settings, settings.batch * settings.accumulate * world):
+        entry = latent_id(clips[window.sample], window.start_s)
+        ids.setdefault((window.size, window.mirrored), set()).add(entry)
+    wanted = sum(map(len, ids.values()))
+    there = sum(int(stored.has(*variant, sorted(entries)).sum()) for variant, entries in ids.items())
+    return Finding(True, "stored latents", f"{there} of the {wanted} windows of the run; others are encoded on line")
 
 
-def _memory(cost: Budget, structure: SampleStructure, world: int) -> Finding:
+def _clips(
+    samples: PairDataset, references: Sequence[int], settings: TrainSettings, every: bool
+) -> tuple[Finding, list[Example]]:
+    """Decodes samples as training will. Also examples of the largest size, those with most references: a step's worth.
+
+    Those and a few others, evenly spread; or all.
+    """
+    offered, chosen = sizes(settings.data), buckets(Traits.of(samples.index), settings.data)
+    largest = _largest_size(settings)
+    heaviest = sorted(np.flatnonzero(chosen == offered.index(largest)).tolist(), key=lambda n: -references[n])
+    heaviest = heaviest[: settings.batch * settings.accumulate]
+    spread = range(len(samples)) if every else (len(samples) * k // DECODED for k in range(DECODED))
+    # On line, without references dropped: the most that a step can be.
+    data = settings.data.model_copy(update={"cache_mb": 0, "body_share": 0.0, "reference_dropout": 0.0})
+    maker = ExampleMaker(samples, data, settings.seed)
+    with ThreadPoolExecutor(2) as pool:
+        numbers = sorted({*spread, *heaviest})
+        made = dict(zip(numbers, pool.map(lambda n: maker.make(n, 0, n, offered[chosen[n]]), numbers), strict=True))
+    refused = [f"{one.key}: {one.reason}" for one in made.values() if isinstance(one, Refused)]
+    examples = [one for n in heaviest if isinstance(one := made[n], Example)]
+    if refused:
+        return Finding(False, "clips", f"{len(refused)} of {len(made)} that were decoded: {_listed(refused)}"), examples
+    of = "" if len(made) == len(samples) else f" of {len(samples)}, with --every-clip all"
+    return Finding(True, "clips", f"{len(made)} samples decoded as training does{of}"), examples
+
+
+def _largest_size(settings: TrainSettings) -> Size:
+    return max(sizes(settings.data), key=lambda size: size.height * size.width * latent_frames(size.frames))
+
+
+def _largest(config: DiTConfig, settings: TrainSettings, references: int) -> SampleStructure:
+    size = _largest_size(settings)
+    grid = token_grid((size.height // SPACE_STRIDE, size.width // SPACE_STRIDE), config.patch)
+    return SampleStructure(latent_frames(size.frames), grid, (BoundReference(Kind.OBJECT),) * references)
+
+
+def _try(
+    examples: Sequence[Example], config: DiTConfig, settings: TrainSettings, codec: Codec, text: TextEncoder,
+    cost: Budget, rate: float, world: int,
+) -> Measured | str:  # fmt: skip
+    """Real steps, or why there are none."""
+    if world > 1:
+        return f"weights are split over {world} ranks, and this is one process"
+    if cost.memory_bytes > _room(world):
+        return "they would not fit"
+    if STEPS * cost.step_flops / (rate * _EFFICIENCY) > QUICK_S:
+        return f"they would take more than {QUICK_S:g} s"
+    try:
+        return dry_run(examples, config, settings, codec, text, best_device())
+    except torch.OutOfMemoryError as error:
+        return f"out of memory: {str(error).splitlines()[0]}"
+    except (WeightsError, OSError) as error:
+        return f"model.init: {error}"
+
+
+def _takes(cost: Budget, measured: Measured | str, settings: TrainSettings, rate: float, world: int) -> list[Finding]:
+    """Memory and seconds: by real steps where some were taken, else by the estimate, which then says so."""
+    room = _room(world)
+    of = "the GPU" if best_device().type == "cuda" else "free memory"
+    estimate = (
+        f"about {_gb(cost.memory_bytes)} a rank: {_gb(cost.state_bytes)} of weights and optimizer, "
+        f"{_gb(cost.activation_bytes)} of activations; {_gb(room)} of {of}"
+    )
+    advice = ": more ranks, model.checkpointing=keep_attention, optimizer.kind=adamw8bit, or a smaller batch"
+    failed = isinstance(measured, str) and measured.startswith(("out of memory", "model.init"))
+    fits = cost.memory_bytes <= 0.95 * room and not failed
+    if isinstance(measured, str):
+        seconds = cost.step_flops / (rate * _EFFICIENCY)
+        time_told = (
+            f"about {seconds:.2g} s a step, {settings.steps * seconds / 3600:.2g} h in all, estimated: "
+            f"{cost.step_flops / 1e12:.3g} TFLOP a step at {_EFFICIENCY:.0%} of the {rate / 1e12:.3g} TFLOP/s that "
+            f"matrix products reach here. No steps were taken: {measured}"
+        )
+        told = estimate + (f". {measured}" if failed else "") + ("" if fits else advice)
+        return [Finding(fits, "memory", told), Finding(True, "time", time_told)]
+    peak = f"{_gb(measured.peak_bytes)} at most in {STEPS} real steps of {measured.tokens} tokens a sample; estimated "
+    rated = cost.step_flops / measured.seconds
+    time_told = (
+        f"{measured.seconds:.2g} s a step, {settings.steps * measured.seconds / 3600:.2g} h in all, by real steps "
+        f"without loading: {rated / 1e12:.3g} TFLOP/s, {rated / rate:.0%} of what matrix products reach here"
+    )
+    if not measured.finite:
+        return [
+            Finding(fits, "memory", peak + estimate),
+            Finding(False, "time", time_told + ". Their loss or gradient was not finite: look at model.init and codec"),
+        ]
+    return [Finding(fits, "memory", peak + estimate), Finding(True, "time", time_told)]
+
+
+def _room(world: int) -> float:
+    """Bytes a rank has."""
     device = best_device()
     if device.type == "cuda":
-        room, of = torch.cuda.get_device_properties(device).total_memory, "the GPU"
-    else:
-        import psutil
+        return torch.cuda.get_device_properties(device).total_memory
+    import psutil
 
-        room, of = psutil.virtual_memory().available // world, "free memory"
-    told = (
-        f"about {_gb(cost.memory_bytes)} a rank: {_gb(cost.state_bytes)} of weights and optimizer, "
-        f"{_gb(cost.activation_bytes)} of activations at {structure.tokens} tokens; {_gb(room)} of {of}"
-    )
-    if cost.memory_bytes > 0.95 * room:
-        return Finding(False, "memory", told + ": more ranks, model.checkpointing=keep_attention, or a smaller batch")
-    return Finding(True, "memory", told)
-
-
-def _seconds(cost: Budget, settings: TrainSettings) -> Finding:
-    rate = measured_rate(settings)
-    seconds = cost.step_flops / (rate * _EFFICIENCY)
-    return Finding(
-        True,
-        "time",
-        f"about {seconds:.2g} s a step, {settings.steps * seconds / 3600:.2g} h in all: {cost.step_flops / 1e12:.3g} "
-        f"TFLOP a step at {_EFFICIENCY:.0%} of the {rate / 1e12:.3g} TFLOP/s that matrix products reach here",
-    )
+    return psutil.virtual_memory().available / world
 
 
 def _disk(cost: Budget, settings: TrainSettings, run: Path) -> Finding:

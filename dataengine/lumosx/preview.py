@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ from PIL import Image as PilImage
 
 from dataengine.lumosx.augment import Image
 from dataengine.lumosx.codec import Codec
-from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleMaker, Samples
+from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleMaker
+from dataengine.lumosx.distributed import ALONE, Ranks
 from dataengine.lumosx.generate import generate_clip
 from dataengine.lumosx.settings import TrainSettings
 from dataengine.lumosx.text import TextEncoder
 from dataengine.lumosx.transformer import DiT
+from dataengine.lumosx.validation import spread
 from dataengine.lumosx.windows import SampleError
+from dataengine.shards.reader import PairDataset
 from dataengine.video import VideoError
 
 log = logging.getLogger(__name__)
@@ -26,20 +30,21 @@ _GAP = 4
 
 
 class Previewer:
-    """Generates the clips of a few pairs, always from the same noise. It draws from no shared random numbers.
+    """Generates clips of a few pairs of every size, always from the same noise; draws from no shared random numbers.
 
-    With several ranks each generates the same: a split model computes with all of them.
+    Ranks share the pairs. A split model computes with all ranks, so who has none left does another's again.
     """
 
     def __init__(
-        self, samples: Samples, encoder: BatchEncoder, codec: Codec, text: TextEncoder, settings: TrainSettings
-    ) -> None:
-        self._codec, self._text, self._settings = codec, text, settings
+        self, samples: PairDataset, encoder: BatchEncoder, codec: Codec, text: TextEncoder, settings: TrainSettings,
+        ranks: Ranks = ALONE,
+    ) -> None:  # fmt: skip
+        self._codec, self._text, self._settings, self._ranks = codec, text, settings, ranks
         maker = ExampleMaker(samples, settings.data.model_copy(update={"cache_mb": 0}), settings.seed)
         self._pairs: list[tuple[Example, Batch]] = []
-        for index in range(min(len(samples), settings.validation.sample_clips)):
+        for index, size in spread(samples, settings.data, settings.validation.sample_clips):
             try:
-                example = maker.plain(index)
+                example = maker.plain(index, size)
             except (SampleError, VideoError) as error:
                 log.warning("preview %d is left out: %s", index, error)
                 continue
@@ -49,9 +54,20 @@ class Previewer:
             else:
                 self._pairs.append((example, batch))
 
-    def __call__(self, model: DiT) -> list[tuple[str, Image]]:
-        """(key, sheet) of each pair; a sheet is rgb uint8, references above, generated frames, true frames below."""
-        return [(example.key, draw_frames(example, self._generate(model, batch))) for example, batch in self._pairs]
+    @property
+    def keys(self) -> list[str]:
+        """Of the pairs, of all ranks."""
+        return [example.key for example, _ in self._pairs]
+
+    def __call__(self, model: DiT) -> Iterator[tuple[str, Image]]:
+        """(key, sheet) of this rank's pairs; a sheet is rgb uint8: references, generated frames, true frames below."""
+        count, world = len(self._pairs), self._ranks.world
+        for first in range(0, count, world):
+            number = first + self._ranks.rank
+            example, batch = self._pairs[number % count]
+            frames = self._generate(model, batch)
+            if number < count:
+                yield example.key, draw_frames(example, frames)
 
     @torch.no_grad()
     def _generate(self, model: DiT, batch: Batch) -> Image:
@@ -72,6 +88,12 @@ def draw_frames(example: Example, generated: Image) -> Image:
             top, left = _GAP + y * (height + _GAP), _GAP + x * (width + _GAP)
             sheet[top : top + height, left : left + width] = tile
     return sheet
+
+
+def read_sheet(file: Path) -> Image:
+    """What `save_sheet` wrote."""
+    with PilImage.open(file, formats=("PNG",)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def save_sheet(sheet: Image, file: Path) -> None:

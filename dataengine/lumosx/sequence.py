@@ -1,7 +1,10 @@
 """One long sequence over several ranks: each holds some of its rows, and in attention all rows of some of the heads.
 
 Two exchanges an attention (DeepSpeed Ulysses): rows to heads before, heads to rows after. CSAM and MCAM see all rows of
-their heads, so `attention` serves unchanged, pooling included; everything pointwise works on a rank's own rows.
+their heads, so `attention` serves unchanged, pooling included; everything pointwise works on a rank's own rows. Blocks
+are recomputed as `DiT.checkpointing` says: ranks do it in the same order, so the exchanges meet.
+
+The trainer has no setting for it: at 480p a sample fits one GPU, and ranks are better used for more samples.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from dataengine.lumosx.attention import phrase_attention, relational_attention
 from dataengine.lumosx.distributed import Ranks
 from dataengine.lumosx.layout import Layout
 from dataengine.lumosx.rope import apply_rope
-from dataengine.lumosx.transformer import Block, CrossAttention, DiT, SelfAttention, _add_gated, _modulate, _unpatchify
+from dataengine.lumosx.transformer import Block, CrossAttention, DiT, SelfAttention, add_gated, modulate, unpatchify
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def parallel_forward(
     everything, video = _parts(layout, ranks)
     e = model.embed_time(timesteps)
     e0, text = model.project_time(e), model.embed_text(context)
-    x = model._embed(latents, references)[everything.rows]
+    x = model.embed_patches(latents, references)[everything.rows]
     mine = torch.zeros(sum(layout.lengths), dtype=torch.bool, device=x.device)
     for sample in layout.samples:
         mine[sample.start : sample.video_end] = True
@@ -67,10 +70,10 @@ def parallel_forward(
         assert isinstance(block, Block)
         last = index == len(model.blocks) - 1
         after, kept = (video, keep) if last else (everything, None)
-        x = _block(block, x, e0, text, layout, ranks, everything, after, kept)
+        x = model.checkpointed(_block, block, x, e0, text, layout, ranks, everything, after, kept)
     patches = _Gather.apply(model.head(x, e, video.lengths), ranks, video)
     return [
-        _unpatchify(rows, structure.grid, model.config, latent.shape[-2:])
+        unpatchify(rows, structure.grid, model.config, latent.shape[-2:])
         for rows, structure, latent in zip(patches.split(layout.video_lengths), layout.structures, latents, strict=True)
     ]
 
@@ -99,15 +102,15 @@ def _block(
 ) -> Tensor:  # fmt: skip
     """As `Block.forward` on this rank's rows; `keep` picks those that go on after self-attention (the video's)."""
     shift1, scale1, gate1, shift2, scale2, gate2 = (block.modulation.float() + e).unbind(1)
-    modulated = _modulate(x, shift1, scale1, part.lengths, block.eps)
+    modulated = modulate(x, shift1, scale1, part.lengths, block.eps)
     y = _self_attention(block.self_attn, modulated, layout, ranks, part, after, keep)
-    x = _add_gated(x if keep is None else x[keep], y, gate1, after.lengths)
+    x = add_gated(x if keep is None else x[keep], y, gate1, after.lengths)
     y = torch.nn.functional.layer_norm(
         x, block.norm3.normalized_shape, block.norm3.weight.float(), block.norm3.bias.float(), block.norm3.eps
     )
     x = x + _cross_attention(block.cross_attn, y, text, layout, ranks, after, video_only=keep is not None)
-    y = block._feed_forward(_modulate(x, shift2, scale2, after.lengths, block.eps))
-    return _add_gated(x, y, gate2, after.lengths)
+    y = block.feed_forward(modulate(x, shift2, scale2, after.lengths, block.eps))
+    return add_gated(x, y, gate2, after.lengths)
 
 
 def _self_attention(

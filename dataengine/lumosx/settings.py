@@ -131,6 +131,9 @@ class StoreSettings(Settings):
 class OptimizerSettings(Settings):
     """AdamW. One-dimensional parameters (norms, biases) and modulations do not decay."""
 
+    kind: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit: moments of 8 bits by torchao, a quarter of the memory; on one rank"
+    )
     lr: float = Field(6e-3, gt=0, description="full fine-tune of Wan2.1: 1e-5")
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.01, ge=0)

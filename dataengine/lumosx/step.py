@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from dataengine.lumosx.average import Average
 from dataengine.lumosx.data import Batch, BatchEncoder, Example, Refused
 from dataengine.lumosx.distributed import Ranks, local, summed, whole
-from dataengine.lumosx.losses import batch_losses, draw_noise, draw_timesteps, noise_ranges
+from dataengine.lumosx.losses import batch_losses, draw_noise, draw_timesteps, noise_ranges, take_part
 from dataengine.lumosx.metrics import StepMetrics
 from dataengine.lumosx.optimizer import advance, learning_rate
 from dataengine.lumosx.settings import TrainSettings
-from dataengine.lumosx.structure import SampleStructure
 from dataengine.lumosx.transfer import Moment, Numbers, to_device
 from dataengine.lumosx.transformer import DiT
 
@@ -80,7 +79,7 @@ class Stepper:
         model: DiT,
         parameters: Mapping[str, nn.Parameter],
         average: Average,
-        optimizer: torch.optim.AdamW,
+        optimizer: torch.optim.Optimizer,
         encoder: BatchEncoder,
         settings: TrainSettings,
         ranks: Ranks,
@@ -122,7 +121,9 @@ class Stepper:
         """Backward through the summed losses of a batch."""
         if not len(batch):
             if self._ranks.world > 1:
-                self._take_part()
+                with self._precision():
+                    nothing = take_part(self._model, self._device)
+                (nothing.sum() * 0).backward()
             return
         drawn = noise_levels[[position % self._per_step for position in batch.positions]]
         timesteps = to_device(drawn, self._device)
@@ -135,18 +136,6 @@ class Stepper:
         losses.sum().backward()
         ranges = to_device(torch.bucketize(drawn, self._inner), self._device)
         sums.index_add_(1, ranges, torch.stack([losses.detach(), torch.ones_like(losses)]))
-
-    def _take_part(self) -> None:
-        """A rank without an example still computes: the others wait for its part of the weights and gradients."""
-        blank = SampleStructure(1, (1, 1), (), 0)
-        config = self._model.config
-        latent = torch.zeros(config.in_channels, 1, config.patch[1], config.patch[2], device=self._device)
-        context = torch.zeros(1, config.text_dim, device=self._device)
-        timesteps = torch.zeros(1, dtype=torch.long, device=self._device)
-        layout = self._model.layout([blank], self._device)
-        with self._precision():
-            (found,) = self._model([latent], [None], [context], timesteps, layout)
-        (found.sum() * 0).backward()
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.precision == "bf16")

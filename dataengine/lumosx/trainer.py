@@ -21,7 +21,7 @@ from dataengine.lumosx.adapters import add_adapters, digest, trained_parameters
 from dataengine.lumosx.average import Average
 from dataengine.lumosx.components import best_device, model_config, new_model, open_codec, seed_of
 from dataengine.lumosx.data import BatchEncoder, ExampleStream, Refused
-from dataengine.lumosx.distributed import ALONE, Ranks, shard
+from dataengine.lumosx.distributed import ALONE, Ranks, shard, together
 from dataengine.lumosx.metrics import (
     MetricsLog,
     StepMetrics,
@@ -31,7 +31,7 @@ from dataengine.lumosx.metrics import (
 )
 from dataengine.lumosx.optimizer import make_optimizer
 from dataengine.lumosx.order import Curriculum, OrderError, Traits
-from dataengine.lumosx.preview import Previewer, save_sheet
+from dataengine.lumosx.preview import Previewer, read_sheet, save_sheet
 from dataengine.lumosx.settings import TrainSettings
 from dataengine.lumosx.step import Issued, Stepper
 from dataengine.lumosx.stored import NotStored, StoredLatents, stored_text
@@ -148,6 +148,11 @@ class Trainer:
     ) -> None:
         self.run, self.settings, self._ranks = run, settings, ranks
         self.per_step = settings.batch * settings.accumulate * ranks.world
+        if settings.optimizer.kind == "adamw8bit" and ranks.world > 1:
+            raise TrainError(
+                f"optimizer.kind=adamw8bit works on one rank: on {ranks.world} AdamW's moments are split among them, "
+                "so take optimizer.kind=adamw"
+            )
         try:
             self._order = Curriculum(Traits.of(samples.index), settings.data, self.per_step, settings.seed)
         except OrderError as error:
@@ -184,12 +189,13 @@ class Trainer:
         )
         self._writer = checkpoint.Writer(run / CHECKPOINTS, settings.checkpoint.keep)
         self._log = MetricsLog(run, self.step, settings.tracking.wandb_project) if ranks.first else None
-        self._validator = Validator(samples, held_out, self._encoder, settings)
+        self._validator = Validator(samples, held_out, self._encoder, settings, ranks, self._device)
         self.last_validation: tuple[ValidationMetrics, ...] = ()
         self._previewer = None
         if settings.validation.sample_every_steps:
             # Held-out pairs where there are any.
-            self._previewer = Previewer(held_out if len(held_out) else samples, self._encoder, codec, text, settings)
+            shown = held_out if len(held_out) else samples
+            self._previewer = Previewer(shown, self._encoder, codec, text, settings, ranks)
         if settings.data.flip_share:
             _warn_of_sides(samples)
 
@@ -304,14 +310,15 @@ class Trainer:
                 self._log.add(event)
 
     def _preview(self, previewer: Previewer) -> None:
-        """On all ranks, as validation."""
+        """On all ranks, as validation. Each writes its own sheets, and the first tells of all."""
+        folder = self.run / PREVIEWS / f"step-{self.step:08d}"
         with self.average.in_place():
-            sheets = previewer(self.model)
-        if self._log is None:
-            return
-        for key, sheet in sheets:
-            save_sheet(sheet, self.run / PREVIEWS / f"step-{self.step:08d}" / f"{key}.png")
-            self._log.add_image(f"sample/{key}", sheet, self.step)
+            for key, sheet in previewer(self.model):
+                save_sheet(sheet, folder / f"{key}.png")
+        together(self._ranks)
+        if self._log is not None:
+            for key in previewer.keys:
+                self._log.add_image(f"sample/{key}", read_sheet(folder / f"{key}.png"), self.step)
 
     def _progress(self) -> checkpoint.Progress:
         settings = self.settings.model_dump(mode="json")

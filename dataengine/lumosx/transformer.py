@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -255,18 +255,19 @@ class Block(nn.Module):
             video_only: return the video rows only; reference rows still serve as keys and values.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation.float() + e).unbind(1)
-        y = self.self_attn(_modulate(x, shift1, scale1, layout.lengths, self.eps), layout, video_only=video_only)
+        y = self.self_attn(modulate(x, shift1, scale1, layout.lengths, self.eps), layout, video_only=video_only)
         lengths = layout.video_lengths if video_only else layout.lengths
         if video_only:
             x = layout.video_rows(x)
-        x = _add_gated(x, y, gate1, lengths)
+        x = add_gated(x, y, gate1, lengths)
         norm3 = self.norm3
         y = F.layer_norm(x, norm3.normalized_shape, norm3.weight.float(), norm3.bias.float(), norm3.eps)
         x = x + self.cross_attn(y, context, layout, video_only=video_only)
-        y = self._feed_forward(_modulate(x, shift2, scale2, lengths, self.eps))
-        return _add_gated(x, y, gate2, lengths)
+        y = self.feed_forward(modulate(x, shift2, scale2, lengths, self.eps))
+        return add_gated(x, y, gate2, lengths)
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The two layers, [rows, dim]."""
         x = x.to(next(self.ffn.parameters()).dtype)
         if torch.is_grad_enabled():
             return self.ffn(x)
@@ -286,7 +287,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor, e: Tensor, lengths: list[int]) -> Tensor:
         """x [rows, dim], e [samples, dim] the time embedding; to [rows, patch volume · out_channels]."""
         shift, scale = (self.modulation.float() + e.unsqueeze(1)).unbind(1)
-        return _linear_float32(self.head, _modulate(x, shift, scale, lengths, self.eps))
+        return _linear_float32(self.head, modulate(x, shift, scale, lengths, self.eps))
 
 
 class DiT(nn.Module):
@@ -368,36 +369,35 @@ class DiT(nn.Module):
             ValueError: inputs that disagree with the layout.
         """
         _check_inputs(latents, references, context, timesteps, layout, self.config)
-        x = self._embed(latents, references)
+        x = self.embed_patches(latents, references)
         e = self.embed_time(timesteps)
         e0 = self.project_time(e)
         text = self.embed_text(context)
         for index, block in enumerate(self.blocks):
             video_only = not with_references and index == len(self.blocks) - 1
-            x = self._run_block(block, x, e0, text, layout, video_only)
+            x = self.checkpointed(block, x, e0, text, layout, video_only=video_only)
         lengths = layout.lengths if with_references else layout.video_lengths
         patches = self.head(x, e, lengths)
         return [
-            _unpatchify(rows, structure.grid, self.config, latent.shape[-2:])
+            unpatchify(rows, structure.grid, self.config, latent.shape[-2:])
             for rows, structure, latent in zip(patches.split(lengths), layout.structures, latents, strict=True)
         ]
 
-    def _run_block(
-        self, block: nn.Module, x: Tensor, e: Tensor, text: Tensor, layout: Layout, video_only: bool
-    ) -> Tensor:
+    def checkpointed(self, work: Callable[..., Tensor], *arguments: Any, **named: Any) -> Tensor:
+        """What a block computes; of what its backward pass needs, `checkpointing` says what is computed again there."""
         if self.checkpointing == "none" or not torch.is_grad_enabled():
-            return block(x, e, text, layout, video_only=video_only)
-        arguments: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+            return work(*arguments, **named)
+        how: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
         if self.checkpointing in _KEPT:
-            arguments["context_fn"] = partial(create_selective_checkpoint_contexts, list(_KEPT[self.checkpointing]))
-        return checkpoint(block, x, e, text, layout, video_only=video_only, **arguments)
+            how["context_fn"] = partial(create_selective_checkpoint_contexts, list(_KEPT[self.checkpointing]))
+        return checkpoint(work, *arguments, **named, **how)
 
-    def _embed(self, latents: Sequence[Tensor], references: Sequence[Tensor | None]) -> Tensor:
+    def embed_patches(self, latents: Sequence[Tensor], references: Sequence[Tensor | None]) -> Tensor:
         """All frames of all samples as patches, embedded: [L, dim] float32."""
         weight = self.patch_embedding.weight.flatten(1)
         patches = torch.cat(
             [
-                _patchify(latent if clean is None else torch.cat((latent, clean.to(latent.dtype)), dim=1), self.config)
+                patchify(latent if clean is None else torch.cat((latent, clean.to(latent.dtype)), dim=1), self.config)
                 for latent, clean in zip(latents, references, strict=True)
             ]
         )
@@ -434,7 +434,7 @@ def token_grid(latent_hw: Sequence[int], patch: tuple[int, int, int] = (1, 2, 2)
     return -(-height // patch[1]), -(-width // patch[2])
 
 
-def _patchify(latent: Tensor, config: DiTConfig) -> Tensor:
+def patchify(latent: Tensor, config: DiTConfig) -> Tensor:
     """[C, F, H, W] to [F·h·w, C·rows·columns], in the channel order of the patch embedding's kernel."""
     _, rows, columns = config.patch
     height, width = latent.shape[-2:]
@@ -444,14 +444,14 @@ def _patchify(latent: Tensor, config: DiTConfig) -> Tensor:
     )
 
 
-def _unpatchify(tokens: Tensor, grid: tuple[int, int], config: DiTConfig, latent_hw: Sequence[int]) -> Tensor:
+def unpatchify(tokens: Tensor, grid: tuple[int, int], config: DiTConfig, latent_hw: Sequence[int]) -> Tensor:
     """[F·h·w, rows·columns·C] to [C, F, H, W], cropped to the latent's size."""
     _, rows, columns = config.patch
     x = tokens.view(-1, *grid, rows, columns, config.out_channels).permute(5, 0, 1, 3, 2, 4)
     return x.flatten(4).flatten(2, 3)[..., : latent_hw[0], : latent_hw[1]]
 
 
-def _modulate(x: Tensor, shift: Tensor, scale: Tensor, lengths: list[int], eps: float) -> Tensor:
+def modulate(x: Tensor, shift: Tensor, scale: Tensor, lengths: list[int], eps: float) -> Tensor:
     """Layer norm, then each sample's own scale and shift ([samples, dim]) as the affine part of the norm; float32."""
     parts = [
         F.layer_norm(part, part.shape[-1:], 1 + scale[index], shift[index], eps)
@@ -460,7 +460,7 @@ def _modulate(x: Tensor, shift: Tensor, scale: Tensor, lengths: list[int], eps: 
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _add_gated(x: Tensor, y: Tensor, gate: Tensor, lengths: list[int]) -> Tensor:
+def add_gated(x: Tensor, y: Tensor, gate: Tensor, lengths: list[int]) -> Tensor:
     """x + y·gate with each sample's own gate ([samples, dim]); float32."""
     parts = [
         torch.addcmul(old, new.float(), gate[index])

@@ -1,4 +1,5 @@
-"""One sequence over two ranks: outputs and gradients are those of one rank, for ragged batches and every structure."""
+"""One sequence over two ranks: outputs and gradients are those of one rank, for ragged batches and every structure,
+whatever is recomputed."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import torch.multiprocessing as mp
 from dataengine.lumosx.distributed import Ranks
 from dataengine.lumosx.sequence import parallel_forward
 from dataengine.lumosx.structure import Kind, Reference, SampleStructure
-from dataengine.lumosx.transformer import DiT, DiTConfig
+from dataengine.lumosx.transformer import Checkpointing, DiT, DiTConfig
 
 CONFIG = DiTConfig(
     dim=32, ffn_dim=48, heads=4, layers=3, in_channels=4, out_channels=4, text_dim=8, text_len=12, freq_dim=16
@@ -34,9 +35,9 @@ PLAIN = SampleStructure(frames=3, grid=(4, 3))
 BATCHES = ([FACES], [FACES, PLAIN], [PLAIN, FACES, FACES], [SampleStructure(1, (1, 1), FACES.references, 2)])
 
 
-def model() -> DiT:
+def model(checkpointing: Checkpointing = "none") -> DiT:
     torch.manual_seed(3)
-    made = DiT(CONFIG)
+    made = DiT(CONFIG, checkpointing=checkpointing)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -57,9 +58,10 @@ def run(rank: int, port: int) -> None:
     """What each process does; an assertion that fails ends it with an error."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    for structures in BATCHES:
+    kept: tuple[Checkpointing, ...] = ("none", "full", "keep_attention", "none")
+    for structures, checkpointing in zip(BATCHES, kept, strict=True):
         arguments = inputs(structures)
-        alone, shared = model(), model()
+        alone, shared = model(), model(checkpointing)
         layout = alone.layout(structures)
         expected = alone(*arguments, layout)
         found = parallel_forward(shared, *arguments, layout, Ranks.here())

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import settings, train
+from tiny_runs import settings, store_all, train
 
 from dataengine.engine.measurements import Measurements, Outcome
-from dataengine.lumosx.codec import DctCodec, to_pixels
 from dataengine.lumosx.metrics import read_metrics
 from dataengine.lumosx.stored import (
     ABOUT,
@@ -23,16 +21,13 @@ from dataengine.lumosx.stored import (
     StoredLatent,
     StoredText,
     context_id,
-    context_parameters,
     latent_id,
     latent_parameters,
     variants,
 )
 from dataengine.lumosx.text import MiniLmEncoder, TextEncoder
 from dataengine.lumosx.trainer import TrainError
-from dataengine.lumosx.windows import read_window, window_start
 from dataengine.records import Quarantined, Span
-from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
 
 PARAMETERS = {"codec": "dct", "height": 48}
@@ -171,34 +166,6 @@ def test_what_is_missed_is_told_and_not_for_ever(caplog: pytest.LogCaptureFixtur
 
 
 # --- A run that reads them --------------------------------------------------------------------------------------------
-
-
-def store_all(data: Path, place: Path) -> Path:
-    """What a run under the tiny settings reads, stored as the engine does: all its clips, all captions. The part."""
-    chosen = settings()
-    measurements = Measurements(Store.at(place).child("measurements"))
-    samples = PairDataset(Store.at(data))
-    ((size, turned),) = variants(chosen)
-    about = {"latents": latent_parameters(chosen, size, turned), "contexts": context_parameters(chosen.text)}
-    for what, parameters in about.items():
-        measurements.store.write(f"{what}/f1/{ABOUT}", json.dumps(parameters).encode())
-    text, codec = MiniLmEncoder(chosen.text.max_tokens), DctCodec()
-    clips, captions = [], []
-    for sample in map(samples.__getitem__, range(len(samples))):
-        mp4 = sample.members["mp4"]
-        start_s = window_start(sample.pair.frames / sample.pair.fps, size, chosen.data)
-        pixels = to_pixels(torch.from_numpy(read_window(mp4, size, chosen.data.fps, start_s))[None])
-        name = latent_id(hashlib.sha256(mp4).hexdigest(), start_s)
-        clips.append(Outcome(name, StoredLatent.of(codec.encode(pixels)[0]), 0.0))
-        captions.append(sample.pair.caption)
-    measurements.commit("latents", "f1", clips)
-    entries = [
-        StoredContext.of(one.context, offsets=tuple(map(tuple, one.offsets)), covered=one.covered)
-        for one in text.encode(["", *captions])
-    ]
-    named = zip(["", *captions], entries, strict=True)
-    measurements.commit("contexts", "f1", [Outcome(context_id(caption), entry, 0.0) for caption, entry in named])
-    return next((place / "measurements/latents/f1").glob("part-*.parquet"))
 
 
 def test_what_is_damaged_is_encoded_on_line_and_said(

@@ -233,8 +233,8 @@ def test_steps_that_are_not_finite_are_skipped_and_recorded(dataset: Path, tmp_p
     samples, none = PairDataset(Store.at(dataset), "train"), PairDataset(Store.at(dataset), "val")
     chosen = settings("steps=8", "batch=1", "data.text_dropout=0", "max_skipped=3")
     trainer = Trainer(samples, none, tmp_path, chosen)
-    clip = trainer._validator._sets[LEARNED][0].latents[0]  # type: ignore[union-attr]
-    key = trainer._validator._sets[LEARNED][0].keys[0]  # type: ignore[union-attr]
+    _, batch = trainer._validator._sets[LEARNED][0]  # type: ignore[misc]
+    clip, key = batch.latents[0], batch.keys[0]
     trainer._encoder._codec = PoisonedCodec(clip)
     for metrics in trainer.steps():
         before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
