@@ -87,8 +87,6 @@ def stopped(known: Known, decisions: Decisions) -> tuple[str | None, Fate | None
         refusal = decisions.refusal(known.source, known.clip, known.pictures, known.faces())
         return (GATED, refusal) if refusal else (known.stage, known.fate)
     reason = decisions.block.check_source(known.source)
-    if reason is None and known.clip is not None:
-        reason = decisions.block.check_clip(known.clip)
     if reason is None:
         return known.stage, known.fate
     clip = known.clip or Clip.of(known.source.source_id, 0.0, 0.0)

@@ -116,6 +116,7 @@ class FactStore:
             "version": boiled.VERSION,
             "stages": self.pipeline.fingerprints,
             "clips": self.decisions.settings.decide.clips.model_dump(mode="json"),
+            "forgotten": self.decisions.forgotten.model_dump(mode="json"),
         }
         return f"{FOLDER}/{hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]}"
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, compress
 
 import numpy as np
 
@@ -112,9 +113,9 @@ def changed(settings: BuildSettings, changes: Sequence[str]) -> BuildSettings:
 class _Judged:
     """The verdicts on a group's clips under one set of rules."""
 
-    verdicts: tuple[str, ...]
-    subjects: int
-    attributes: int
+    verdicts: list[str]
+    subjects: list[int]
+    attributes: list[int]
     hashes: Mapping[int, tuple[str, tuple[str, ...]]]
     """Of kept clips, where duplicates are asked for: id and hashes, by place."""
 
@@ -131,18 +132,20 @@ def _judge(
 def _under(decisions: Decisions, known: Sequence[Known]) -> _Judged:
     rules = decisions.settings.decide.filters
     verdicts: list[str] = []
-    subjects = attributes = 0
+    subjects: list[int] = []
+    attributes: list[int] = []
     hashes: dict[int, tuple[str, tuple[str, ...]]] = {}
     for at, one in enumerate(known):
         verdict = _verdict(one, decisions)
+        somebodies = [] if isinstance(verdict, str) else verdict.subjects
         verdicts.append(verdict if isinstance(verdict, str) else KEPT)
+        subjects.append(len(somebodies))
+        attributes.append(sum(len(somebody.attributes) for somebody in somebodies))
         if isinstance(verdict, str):
             continue
-        subjects += len(verdict.subjects)
-        attributes += sum(len(somebody.attributes) for somebody in verdict.subjects)
         if rules.clip_duplicate_bits is not None and one.clip and one.pictures and one.pictures.hashes:
             hashes[at] = (one.clip.clip_id, one.pictures.hashes)
-    return _Judged(tuple(verdicts), subjects, attributes, hashes)
+    return _Judged(verdicts, subjects, attributes, hashes)
 
 
 def _verdict(known: Known, decisions: Decisions) -> Draft | str:
@@ -171,10 +174,11 @@ def _outlook(judged: Sequence[_Judged], rules: FilterRules) -> Outlook:
         hashes = {clip_id: seen for group in judged for clip_id, seen in group.hashes.values()}
         for clip_id in surplus(hashes, rules.clip_duplicate_bits):
             verdicts[places[clip_id]] = "clip_duplicate_bits"
+    kept = [verdict == KEPT for verdict in verdicts]
     return Outlook(
         verdicts=tuple(verdicts),
-        subjects=sum(group.subjects for group in judged),
-        attributes=sum(group.attributes for group in judged),
+        subjects=sum(compress(chain.from_iterable(group.subjects for group in judged), kept)),
+        attributes=sum(compress(chain.from_iterable(group.attributes for group in judged), kept)),
     )
 
 
