@@ -99,7 +99,7 @@ def _nearest(
         return
     import faiss  # where it is used: every process of a build imports this module
 
-    cells = int(4 * size**0.5)
+    cells = int(min(4 * size**0.5, size / _TRAIN))
     index: Any = faiss.index_factory(width, f"IVF{cells},SQfp16", faiss.METRIC_INNER_PRODUCT)
     step = max(1, size // (_TRAIN * cells))
     threads = faiss.omp_get_max_threads()
