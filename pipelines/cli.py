@@ -81,6 +81,45 @@ def build(
 
 
 @app.command()
+def decide(
+    output: Output,
+    overrides: Overrides = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Only say what this rule would change. Repeat it for more rules."),
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Decide again on what is stored: other filters, pairs or splits, in seconds. No model runs, no video is read.
+
+    Settings are those of the last build; whatever is changed here stays changed. With --what-if nothing is written:
+    it prints how many samples each rule would remove or bring back, alone and all together.
+
+    **Examples**
+
+    - `dataengine decide shards/ decide.filters.face_min_px=64`
+    - `dataengine decide shards/ --what-if filters.face_min_px=96 --what-if filters.clip_min_motion=0.02`
+    """
+    with explained():
+        if what_if:
+            from pipelines.show import show_what_if
+            from pipelines.whatif import what_if as look
+
+            if overrides:
+                raise ConfigError("--what-if changes nothing: give every rule as a --what-if, or none")
+            show_what_if(look(output, what_if), console)
+            return
+        from pipelines.redecide import redecide
+        from pipelines.show import show_build
+
+        summary, waiting = redecide(output, overrides or [], address, console)
+        show_build(summary, output, console)
+    if waiting:
+        console.print(f"  [yellow]{waiting} clips now wait for stages that never saw them: run `build`[/]")
+    raise typer.Exit(_exit_code(summary.pairs, summary.quarantined))
+
+
+@app.command()
 def plan(
     words: Words = None,
     source: Inputs = None,

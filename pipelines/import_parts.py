@@ -15,8 +15,8 @@ from dataengine.shards import tar
 from dataengine.shards.index import INDEX, SHARDS, Index, IndexRow, even_tables, join_indexes, write_index
 from dataengine.shards.plan import SampleName, plan_shards
 from dataengine.store import Store
-from pipelines.decide import CLIPS_SCHEMA, KEPT
 from pipelines.spread import spread
+from pipelines.verdicts import CLIPS_SCHEMA, KEPT
 
 PARTS = "measurements/import"
 """A killed import goes on from them; a finished one leaves none."""

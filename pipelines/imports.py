@@ -23,7 +23,7 @@ from dataengine.shards.losses import LossCount, Losses, merged
 from dataengine.shards.writer import write_shard
 from dataengine.store import Store, StoreError
 from pipelines.alone import alone, stoppable
-from pipelines.build import write_quarantine
+from pipelines.finish import write_quarantine
 from pipelines.import_parts import PARTS, named, pack, write_clips
 from pipelines.spread import spread
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataengine.config import DecideSettings, FaceSettings
-from dataengine.decide.pairs import Measured, decide_pair
+from dataengine.decide.facts import Measured
+from dataengine.decide.pairs import decide_pair
 from dataengine.measure.faces import FacesStage
 from dataengine.records import (
     Background,

@@ -18,7 +18,7 @@ from dataengine.shards.index import INDEX, Index, join_indexes, write_index
 from dataengine.shards.plan import plan_shards
 from dataengine.shards.writer import write_shard
 from dataengine.store import Store
-from pipelines.decide import Kept, Verdicts
+from pipelines.verdicts import Kept, Verdicts
 
 VERSION = 1
 """Raise it when the same pair packs to other bytes: shards that were written before are then written again."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataengine import masks
-from dataengine.decide.pairs import Measured
+from dataengine.decide.facts import Measured
 from dataengine.records import (
     STILL_POSITIONS,
     Background,

@@ -69,7 +69,7 @@ class _Worn:
     is_hair: bool
 
     def share(self, seen: Seen) -> float:
-        """How surely what the person wears there is called so: 1 for its commonest colour, less, squared, for others."""
+        """How surely what the person wears there is called so: 1 for its commonest colour, less for others."""
         shares = seen.hair if self.is_hair else seen.top
         term = HAIR_TERMS.get(self.colour, self.colour) if self.is_hair else self.colour
         return (shares.get(term, 0.0) / max(shares.values())) ** 2 if shares else 0.0
