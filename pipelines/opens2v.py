@@ -205,9 +205,7 @@ def _sorted(sample: FlatSample, losses: LossCount) -> tuple[list[Body], list[Lab
         if len(apart) == 1:
             things.append(apart[0][0])
         else:
-            losses.add(
-                "labels", "several things go by one phrase: nothing tells which one the caption means", sample.name
-            )
+            losses.add("labels", "several things go by one phrase: the caption may mean either", sample.name)
     return bodies, things
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from dataengine.config import DecideSettings, PairRules, ShardSettings
-from dataengine.decide.pairs import Measured, decide_pair
+from dataengine.decide.facts import Measured
+from dataengine.decide.pairs import decide_pair
 from dataengine.records import Pair, Provenance
 from dataengine.shards.assembly import assemble
 from dataengine.shards.index import INDEX, SHARDS, IndexRow, write_index

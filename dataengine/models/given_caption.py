@@ -47,6 +47,7 @@ _WORN = re.compile(
     re.IGNORECASE,
 )
 _SIDE = re.compile(rf"\b(?:on|to|in|at) the (?:far )?({'|'.join(SIDES)})\b", re.IGNORECASE)
+_DEFINITE = re.compile(r"\b(?:the|this|that)\s+(?:\w+\s+)?$", re.IGNORECASE)
 _SCENE = re.compile(
     r"\b(?:in front of|against) (?:a|an|the) ((?:[\w-]+ ){0,4}?(?:background|backdrop|wall|curtain))\b", re.IGNORECASE
 )
@@ -113,12 +114,14 @@ def _named(text: str) -> list[_Named]:
     known: set[str] = set()
     for match in _NOUN.finditer(text):
         noun = match[1].lower()
-        again = noun in known and re.search(r"\b(?:the|this|that)\s+(?:\w+\s+)?$", text[: match.start()], re.IGNORECASE)
-        if not again:
+        again = noun in known and _DEFINITE.search(text[: match.start()])
+        # "The man on the left" after "the man on the right" is another one.
+        if not again or _SIDE.match(text, match.end() + 1):
             mentions.append(match)
         known.add(noun)
     found = []
-    for match, after in zip(mentions, [*(m.start() for m in mentions[1:]), len(text)], strict=True):
+    ends = [*(later.start() for later in mentions[1:]), len(text)]
+    for match, after in zip(mentions, ends, strict=False):
         worn = [
             _Worn(_phrase(text, w.span()), COLOURS[w[1].lower()], w[2].lower() in HAIR)
             for w in _WORN.finditer(text, match.end(), after)

@@ -102,3 +102,13 @@ def test_clips_of_any_scores(total, marks, min_s, longer, margin_s):
         inside = [f.time_s for f in cuts if start - margin_s - slack <= f.time_s <= end + margin_s + slack]
         if not inside:
             assert end - start < rules.min_s + slack or rules.max_s < 2 * rules.min_s
+
+
+def test_whole_sources_are_one_clip_and_too_long_ones_say_so():
+    cut = scores({20: 0.9}, 80)
+    whole = ClipRules(whole=True, min_s=1, max_s=10)
+    (clip,) = plan_clips("source", cut, whole)
+    assert (clip.start_s, clip.end_s) == (0.0, cut.duration_s)
+    assert plan_clips("source", cut, ClipRules(whole=True, min_s=100, max_s=200)) == ()
+    with pytest.raises(ValueError, match=r"longer than decide\.clips\.max_s=2"):
+        plan_clips("source", cut, ClipRules(whole=True, min_s=1, max_s=2))

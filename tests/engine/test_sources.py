@@ -11,7 +11,7 @@ import pytest
 
 from dataengine.engine import sources
 from dataengine.engine.sources import FoundFile, InputError, KnownSources, find, identify, identify_all, merge
-from dataengine.records import Quarantined, SourceVideo
+from dataengine.records import GivenVideo, Quarantined, SourceVideo
 from dataengine.store import Store, StoreError, errors, filesystems
 from object_store import BREAKS, BUCKET, ERRORS, Faults, environment, faulty_proxy, s3_server
 
@@ -204,3 +204,56 @@ def test_an_object_store_that_fails_gives_the_same_sources(
         assert "s3://" not in gone.message
         with pytest.raises(InputError, match="no objects below it"):
             find([f"s3://{BUCKET}/nowhere"])
+
+
+# --- Tables of videos with captions
+
+
+def table(folder: Path, *lines: GivenVideo | Quarantined) -> str:
+    path = folder / "import.videos.jsonl"
+    path.write_text("".join(line.to_json() + "\n" for line in lines))
+    return str(path)
+
+
+def test_a_caption_is_part_of_a_sources_name(tmp_path: Path, known: KnownSources) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_text(name)
+    plain = {v.names[0]: v for v in identify_all(find([str(tmp_path)]), known, map).videos}
+
+    def named(caption: str) -> dict[str, SourceVideo]:
+        place = table(tmp_path, GivenVideo(uri="a.mp4", name="x/a.mp4", caption=caption))
+        return {v.names[0]: v for v in identify_all(find([place]), known, map).videos}
+
+    one, other = named("A man.")["x/a.mp4"], named("A woman.")["x/a.mp4"]
+    assert one.caption == "A man." and one.uri == plain["a.mp4"].uri
+    assert len({plain["a.mp4"].source_id, one.source_id, other.source_id}) == 3
+    assert named("A man.")["x/a.mp4"] == one
+
+
+def test_one_video_under_two_captions_is_taken_once(tmp_path: Path, known: KnownSources) -> None:
+    for name in ("a.mp4", "copy.mp4", "same.mp4"):
+        (tmp_path / name).write_text("the same bytes")
+    place = table(
+        tmp_path,
+        GivenVideo(uri="copy.mp4", name="copy.mp4", caption="A woman."),
+        GivenVideo(uri="a.mp4", name="a.mp4", caption="A man."),
+        GivenVideo(uri="same.mp4", name="same.mp4", caption="A man."),
+    )
+    found = identify_all(find([place]), known, map)
+    (video,) = found.videos
+    assert (video.names, video.caption) == (("a.mp4", "same.mp4"), "A man.")
+    (refused,) = found.unreadable
+    assert "another caption" in refused.message and refused.source_names == ("copy.mp4",)
+
+
+def test_what_a_table_refused_is_not_lost_and_other_lines_are_no_table(tmp_path: Path, known: KnownSources) -> None:
+    row = Quarantined(
+        id="0" * 24, stage="import", error="ImportRefused", message="row 3", attempts=1, source_names=("t row 3",)
+    )
+    found = identify_all(find([table(tmp_path, row)]), known, map)
+    assert found.unreadable == (row,)
+    (tmp_path / "other.videos.jsonl").write_text('{"video": "a.mp4"}')
+    with pytest.raises(InputError, match=r"line 1: .*`dataengine import table`"):
+        find([str(tmp_path / "other.videos.jsonl")])
+    with pytest.raises(InputError, match="No such file"):
+        find([str(tmp_path / "missing.videos.jsonl")])

@@ -1,5 +1,7 @@
 """What is said of the sample's people is true of them."""
 
+from dataclasses import replace
+
 import pytest
 
 from dataengine.config import CaptionSettings
@@ -47,3 +49,23 @@ def test_same_words_again_and_a_name_that_says_what_it_is(seen) -> None:
     assert stage.process([seen["both"].row]) == [seen["both"].row[Caption]]
     assert stage.model == "colour-baseline"
     assert seen["both"].row[Caption].answers == ()
+
+
+def test_a_caption_that_came_with_the_video_is_kept(seen) -> None:
+    text = "A woman in an orange suit, and a woman in a black uniform with grey hair: two pioneers."
+    row = seen["both"].row
+    stage = CaptionStage(CaptionSettings())
+    stage.setup()
+    captioned = replace(row, source=row.source.model_copy(update={"caption": text}))
+    (caption,) = stage.process([captioned])
+    assert isinstance(caption, Caption) and caption.text == text
+    people = row[People].people
+    left_to_right = sorted(seen["both"].shot.people, key=lambda p: p.sightings[0].face_box[0])
+    by_name = {p.person: people[i].index for i, p in enumerate(left_to_right)}
+    owners = {p.attributes[0].phrase.text: p.attributes[0].owner for p in caption.people}
+    assert {words: vote.person for words, vote in owners.items() if vote} == {
+        "orange suit": by_name["Eileen Collins"],
+        "black uniform": by_name["Grace Hopper"],
+    }
+    nouns = [p.noun.owner.person for p in caption.people if p.noun.owner]
+    assert nouns == [by_name["Eileen Collins"], by_name["Grace Hopper"]]

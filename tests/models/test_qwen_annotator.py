@@ -5,6 +5,7 @@ asked in `test_qwen_vllm.py` and by the whole gpu profile.
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -255,3 +256,16 @@ def test_a_prompt_edit_changes_the_hash_and_a_wrong_name_is_refused(tmp_path: Pa
     (tmp_path / "repair.md").unlink()
     with pytest.raises(ConfigError, match="a prompt is missing"):
         Prompts.read(tmp_path)
+
+
+def test_a_given_caption_is_kept_and_not_asked_for(scene) -> None:
+    model = Scripted()
+    given = TEXT.replace("  ", " ") + "\nThey smile."
+    found = annotate(model, replace(scene, given=given))
+    assert isinstance(found, Caption)
+    assert found.text == given
+    assert model.questions("caption") == []
+    assert given in model.questions("entities")[0].parts[-1]
+    assert [p.noun.phrase.text for p in found.people] == ["man on the left", "man on the right"]
+    assert [a.owner.person for p in found.people for a in p.attributes if a.owner] == [0, 1]
+    assert all(answer.partition(":")[0] in ("entities", "ownership") for answer in found.answers)

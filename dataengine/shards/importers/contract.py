@@ -69,7 +69,9 @@ class Imported:
             names = (reference.member, reference.mask_member)
             members += [Member(name, self.media[name]) for name in names if name is not None]
         files = dict(members)
+        read = integrity.read_pair(pair.key, files)
         problems = [
+            *([] if isinstance(read, Pair) else read),
             *integrity.check_files(pair, files),
             *integrity.check_images(pair, files),
             *integrity.check_clip(pair, files["mp4"]),

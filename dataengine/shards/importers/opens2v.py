@@ -88,7 +88,7 @@ class _Clip(_Loose):
     annotation: _Annotation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Label:
     """A phrase with its mask (H, W) over the clip's frame."""
 
@@ -100,7 +100,7 @@ class Label:
     """How well image and phrase go together (GME), as the dataset has it; 0 where it has none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FlatSample:
     """A clip with labels on one of its frames, none of them tied to another."""
 
