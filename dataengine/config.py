@@ -419,7 +419,7 @@ class RiskWeights(Settings):
 class ClipScorerSettings(NetworkSettings):
     """A CLIP model that says how well words fit a picture."""
 
-    weights: str = "openai/clip-vit-base-patch32"
+    weights: str = "openai/clip-vit-large-patch14"
     images: int = Field(32, ge=1, description="pictures in one forward pass")
 
 
