@@ -272,12 +272,12 @@ class Measured:
         return self.found[""][check] / max(1, self.clean)
 
 
-def cases(samples: int, seed: int) -> Iterator[tuple[str, Scene]]:
-    """`samples` clean ones, then as many with a fault, the kinds in turn."""
-    for number in range(samples):
+def cases(samples: int, seed: int, clean: int) -> Iterator[tuple[str, Scene]]:
+    """`clean` ones, then `samples` with a fault, the kinds in turn."""
+    for number in range(clean):
         yield "", sample(seed + number, clip=True)
     rng = np.random.default_rng(seed)
-    number, made = seed + samples, 0
+    number, made = seed + clean, 0
     while made < samples:
         fault = FAULTS[made % len(FAULTS)]
         scene = fault(sample(number, clip=True), rng)
@@ -287,9 +287,9 @@ def cases(samples: int, seed: int) -> Iterator[tuple[str, Scene]]:
             yield fault.__name__, scene
 
 
-def measure(samples: int, seed: int = 0, aids: Aids = AIDS) -> Measured:
+def measure(samples: int, seed: int = 0, clean: int | None = None, aids: Aids = AIDS) -> Measured:
     result = Measured()
-    for kind, scene in cases(samples, seed):
+    for kind, scene in cases(samples, seed, samples if clean is None else clean):
         findings = check_sample(scene, CheckLimits(), aids)
         failed = {finding.check for finding in findings if not finding.passed}
         if kind:

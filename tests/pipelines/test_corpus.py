@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from drawn import DrawnClip, draw, source_of, unit
 from PIL import Image
 
 from dataengine.decide.facts import Measured
@@ -20,6 +19,7 @@ from dataengine.shards.index import Index
 from dataengine.shards.reader import PairDataset
 from dataengine.shards.validate import validate
 from dataengine.store import Store
+from drawn import DrawnClip, draw, source_of, unit
 from pipelines.redecide import redecide
 
 ANNA, BERT, CARL = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0)
