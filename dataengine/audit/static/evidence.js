@@ -33,7 +33,7 @@ export function checks(sample, questions, select) {
   const passed = sample.findings.filter((finding) => finding.passed);
   const line = (finding) => h("li", { class: finding.passed ? "passed" : "failed" },
     h("span.mark", { "aria-hidden": "true" }, finding.passed ? "✓" : "✗"),
-    h("div", {}, h("b", { title: questions.get(finding.check) ?? "" }, spoken(finding.check)), " ", h("button.link", { type: "button", onclick: () => select(finding.entity) }, finding.entity),
+    h("div", {}, h("b", { title: questions.get(finding.check) ?? "" }, spoken(finding.check)), " ", finding.entity ? h("button.link", { type: "button", onclick: () => select(finding.entity) }, finding.entity) : null,
       h("p", {}, ...visible(finding.reason.slice(0, 400)))));
   const title = failed.length ? `${count(failed.length, "failed check")}` : sample.findings.length ? "All checks passed" : "No checks";
   return h("section.panel", { "aria-label": "Checks", class: failed.length ? "bad" : "good" }, h("h2", {}, title),
