@@ -96,7 +96,7 @@ function interval(rate, low, high, told) {
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => part * end);
   return s("svg.interval", { viewBox: "0 0 600 62", role: "img", "aria-label": told },
     s("line.axis", { x1: 8, x2: 592, y1: 36, y2: 36 }),
-    ...ticks.flatMap((share, number) => [s("line.axis", { x1: at(share), x2: at(share), y1: 32, y2: 40 }), s("text", { x: at(share), y: 57, "text-anchor": ["start", "middle", "middle", "middle", "end"][number] }, percent(share, end < 0.1 ? 1 : 0))]),
+    ...ticks.flatMap((share, number) => [s("line.axis", { x1: at(share), x2: at(share), y1: 32, y2: 40 }), s("text", { x: at(share), y: 57, "text-anchor": ["start", "middle", "middle", "middle", "end"][number] }, percent(share, end < 1 && number % 2 ? 1 : 0))]),
     s("rect.span", { x: at(low), y: 15, width: Math.max(2, at(high) - at(low)), height: 12, rx: 6 }),
     s("circle.point", { cx: at(rate), cy: 21, r: 8 }));
 }

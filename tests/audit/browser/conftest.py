@@ -25,14 +25,14 @@ from dataengine.shards.index import write_index
 from dataengine.shards.writer import write_shard
 from dataengine.store import Store
 
-CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 SAMPLES = 9
 HOSTILE = "hostile"
 
 
 def chromium() -> str:
     """Where the browser is. Without one the tests are skipped, or fail where CI is set."""
-    found = os.environ.get("CHROMIUM") or next((path for path in CHROMIUM if Path(path).exists()), None)
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:
         why = "there is no Chromium: install it (apt-get install chromium) or set CHROMIUM to its path"
         if os.environ.get("CI"):
