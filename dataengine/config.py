@@ -373,8 +373,11 @@ class CheckLimits(Settings):
     background_seen: Share = Field(0.5, description="least share of the background that was seen and not invented")
     background_person: float = Field(0.7, description="most likeness of the background to a face where it stood")
     same_picture: float = Field(3.0, ge=0, description="mean difference (0…255) under which two references are one")
-    off_clip: float = Field(16.0, ge=0, description="most mean difference (0…255) of a reference from its clip's frame")
-    copied: Share = Field(0.97, description="correlation with its own clip over which a cross-clip reference is a copy")
+    off_clip: float = Field(12.0, ge=0, description="most mean difference (0…255) of a reference from its clip's frame")
+    copied: Share = Field(
+        0.97,
+        description="likeness (1 less the root mean square difference) over which a cross-clip reference is a copy",
+    )
     duplicate_bits: int = Field(6, ge=0, le=31, description="hashes of all stills this near: two clips show the same")
 
 
@@ -416,7 +419,7 @@ class RiskWeights(Settings):
 class ClipScorerSettings(NetworkSettings):
     """A CLIP model that says how well words fit a picture."""
 
-    weights: str = "openai/clip-vit-base-patch32"
+    weights: str = "openai/clip-vit-large-patch14"
     images: int = Field(32, ge=1, description="pictures in one forward pass")
 
 

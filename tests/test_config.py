@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dataengine.config import CONF, BuildSettings, ConfigError, digest, load, profile_file, render
+from dataengine.config import CONF, AuditSettings, BuildSettings, ConfigError, digest, load, profile_file, render
 
 
 def test_later_sources_win(tmp_path: Path) -> None:
@@ -70,6 +70,11 @@ def test_rendered_defaults_read_back_equal_and_are_committed() -> None:
     text = render(BuildSettings())
     assert (CONF / "build.yaml").read_text() == text, "run `make schemas`"
     assert load(BuildSettings, [(CONF / "build.yaml", None)]) == BuildSettings()
+
+
+def test_audit_settings_are_committed_too() -> None:
+    assert (CONF / "audit.yaml").read_text() == render(AuditSettings()), "run `make schemas`"
+    assert load(AuditSettings, [(CONF / "audit.yaml", None)]) == AuditSettings()
 
 
 def test_resources_do_not_enter_a_stages_parameters() -> None:

@@ -74,7 +74,7 @@ def from_parquet(data: bytes) -> tuple[Event, ...]:
                 f"its columns {', '.join(sorted(missing))} are missing" if missing else "it has too many rows"
             )
         table = file.read(columns=_SCHEMA.names).cast(_SCHEMA)
-    except (pa.ArrowException, OSError, OverflowError) as error:
+    except (pa.ArrowException, ValueError, OSError, OverflowError) as error:
         raise EventRefused(f"it is no table of events: {error}") from error
     events: list[Event] = []
     for number, row in enumerate(table.to_pylist()):

@@ -95,6 +95,8 @@ class Tally:
         self._faces: list[float] = []
         self._areas: list[float] = []
         self._risks: list[float] = []
+        self._sharpness: list[float] = []
+        self._leads: list[float] = []
         self._phrases: Counter[str] = Counter()
         self._checked: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
@@ -116,6 +118,8 @@ class Tally:
         self._sources.add(pair.clip.source_id)
         self._seconds.append(pair.frames / pair.fps)
         self._risks.append(risk)
+        self._sharpness += [finding.score for finding in findings if finding.check == "face_sharp"]
+        self._leads += [finding.score for finding in findings if finding.check == "swap_alarm"]
         self._subjects.append(len(pair.subjects))
         for subject in pair.subjects:
             self._attributes.append(len(subject.attributes))
@@ -149,7 +153,9 @@ class Tally:
                 whole("Attributes of a subject", "", self._attributes),
                 spread("Clip length", "s", self._seconds),
                 spread("Short side of a face", "px", self._faces),
+                spread("Sharpness of a face", "", self._sharpness),
                 spread("Area of an attribute", "%", self._areas),
+                spread("Lead of an owner", "", self._leads),
                 spread("Risk of a sample", "", self._risks),
             ),
             # Ties in alphabetic order: the same dataset gives the same report.

@@ -21,7 +21,7 @@ from dataengine.weights import Needs, Weights
 if TYPE_CHECKING:
     import torch
 
-FILES = ("config.json", "preprocessor_config.json", "tokenizer*", "vocab.json", "merges.txt", "*.safetensors")
+FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "*.safetensors")
 GPU_GIB = 2.0
 UNRELATED, FITTING = 0.15, 0.35
 """Cosines of words that have nothing to do with a picture, and of its own caption: the ends of the scale 0…1."""

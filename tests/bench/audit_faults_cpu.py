@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from audit_samples import HEIGHT, WIDTH, png, sample, tight
+from audit_samples import FPS, FRAMES, HEIGHT, WIDTH, png, sample, tight
+from dataengine import video
 from dataengine.audit.checks import Aids, CheckLimits, check_sample
 from dataengine.audit.repairs import changed
 from dataengine.audit.risk import risk_of
@@ -72,8 +73,6 @@ def swapped_words(scene: Scene, rng: Generator) -> Scene | None:
     if found is None:
         return None
     (_, one), (_, other) = found
-    if one.phrase.text.split()[0] == other.phrase.text.split()[0]:
-        return None  # two red things: nothing in the picture says otherwise
     there = {one.entity: changed(one, phrase=other.phrase), other.entity: changed(other, phrase=one.phrase)}
     return Scene(_with(scene.pair, there), scene.members)
 
@@ -106,11 +105,18 @@ def wrong_span(scene: Scene, rng: Generator) -> Scene | None:
     for _ in range(200):
         start = int(rng.integers(0, len(caption) - 2))
         span = Span(start, min(len(caption), start + int(rng.integers(3, length + 4))))
+        if rng.random() < 0.9 and not (whole_word(caption, span.start) and whole_word(caption, span.end)):
+            continue  # mostly whole words, as an annotator would be wrong
         free = all(max(span.start, t.start) >= min(span.end, t.end) for t in taken)
         if free and span != attribute.phrase.span:
             phrase = Phrase(text=span.of(caption), span=span)
             return Scene(_with(scene.pair, {attribute.entity: changed(attribute, phrase=phrase)}), scene.members)
     return None
+
+
+def whole_word(text: str, position: int) -> bool:
+    """Whether a phrase could begin or end here."""
+    return position in (0, len(text)) or not (text[position - 1].isalnum() and text[position].isalnum())
 
 
 def stale_span(scene: Scene, rng: Generator) -> Scene | None:
@@ -132,7 +138,7 @@ def two_in_one(scene: Scene, rng: Generator) -> Scene | None:
     """Tracking took two people for one: their sightings are not alike."""
     number = int(rng.integers(len(scene.pair.subjects)))
     subjects = list(scene.pair.subjects)
-    subjects[number] = changed(subjects[number], likeness=float(rng.uniform(-0.1, 0.45)))
+    subjects[number] = changed(subjects[number], likeness=float(rng.uniform(-0.1, 0.5)))
     return Scene(changed(scene.pair, subjects=tuple(subjects)), scene.members)
 
 
@@ -141,19 +147,28 @@ def pasted_face(scene: Scene, rng: Generator) -> Scene | None:
     if len(scene.pair.subjects) < 2:
         return None
     one, other = rng.choice(len(scene.pair.subjects), 2, replace=False)
-    face = scene.image(scene.pair.subjects[one].face).resize(scene.image(scene.pair.subjects[other].face).size)
-    return Scene(scene.pair, scene.members | {scene.pair.subjects[other].face.member: png(np.asarray(face))})
+    target = scene.pair.subjects[other].face
+    face = np.asarray(scene.image(scene.pair.subjects[one].face).resize(scene.image(target).size))
+    members = scene.members | {target.member: png(face)}
+    if rng.random() < 0.5:  # the clip itself was forged
+        x0, y0, x1, y1 = (int(v) for v in target.box)
+        forged = scene.stills[1].copy()
+        forged[y0:y1, x0:x1] = face
+        members["mp4"] = video.encode_clip([forged] * FRAMES, FPS, crf=20, preset="veryfast")
+    return Scene(scene.pair, members)
 
 
 def person_in_background(scene: Scene, rng: Generator) -> Scene | None:
-    """Nobody was removed from the background."""
-    return Scene(scene.pair, scene.members | {"bg.png": png(scene.stills[1])})
+    """People were not, or only half, removed from the background."""
+    share = rng.uniform(0.4, 1.0)
+    ghost = share * scene.stills[1] + (1 - share) * np.asarray(scene.image(scene.pair.background))
+    return Scene(scene.pair, scene.members | {"bg.png": png(ghost.astype(np.uint8))})
 
 
 def blurred_face(scene: Scene, rng: Generator) -> Scene | None:
     """A face moved while the frame was taken."""
     face = scene.pair.subjects[0].face
-    blurred = cv2.GaussianBlur(np.asarray(scene.image(face)), (0, 0), 6)
+    blurred = cv2.GaussianBlur(np.asarray(scene.image(face)), (0, 0), rng.uniform(2, 6))
     return Scene(scene.pair, scene.members | {face.member: png(blurred)})
 
 
@@ -223,9 +238,9 @@ def _with(pair: Pair, there: dict[str, Reference]) -> Pair:
 
 
 def _moved(mask: np.ndarray, rng: Generator) -> np.ndarray:
-    """The mask by a third to three thirds of its size away."""
+    """The mask by 15 to 90 % of its size away."""
     box = tight(mask)
-    shift = [int(rng.choice([-1, 1]) * rng.uniform(0.35, 1.0) * side) for side in (box.width, box.height)]
+    shift = [int(rng.choice([-1, 1]) * rng.uniform(0.15, 0.9) * side) for side in (box.width, box.height)]
     matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
     return cv2.warpAffine(mask.astype(np.uint8), matrix, (WIDTH, HEIGHT)).astype(bool)
 
@@ -257,12 +272,12 @@ class Measured:
         return self.found[""][check] / max(1, self.clean)
 
 
-def cases(samples: int, seed: int) -> Iterator[tuple[str, Scene]]:
-    """`samples` clean ones, then as many with a fault, the kinds in turn."""
-    for number in range(samples):
+def cases(samples: int, seed: int, clean: int) -> Iterator[tuple[str, Scene]]:
+    """`clean` ones, then `samples` with a fault, the kinds in turn."""
+    for number in range(clean):
         yield "", sample(seed + number, clip=True)
     rng = np.random.default_rng(seed)
-    number, made = seed + samples, 0
+    number, made = seed + clean, 0
     while made < samples:
         fault = FAULTS[made % len(FAULTS)]
         scene = fault(sample(number, clip=True), rng)
@@ -272,9 +287,9 @@ def cases(samples: int, seed: int) -> Iterator[tuple[str, Scene]]:
             yield fault.__name__, scene
 
 
-def measure(samples: int, seed: int = 0, aids: Aids = AIDS) -> Measured:
+def measure(samples: int, seed: int = 0, clean: int | None = None, aids: Aids = AIDS) -> Measured:
     result = Measured()
-    for kind, scene in cases(samples, seed):
+    for kind, scene in cases(samples, seed, samples if clean is None else clean):
         findings = check_sample(scene, CheckLimits(), aids)
         failed = {finding.check for finding in findings if not finding.passed}
         if kind:

@@ -7,17 +7,22 @@ stick out a little over their owner's, votes are not unanimous, faces differ in 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
 import imagehash
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
 from dataengine import video
+from dataengine.audit.apply import in_file_order
 from dataengine.audit.scene import Scene
+from dataengine.config import ShardSettings
 from dataengine.records import (
     STILL_POSITIONS,
     Box,
@@ -32,6 +37,11 @@ from dataengine.records import (
     Span,
     Subject,
 )
+from dataengine.shards.assembly import Member
+from dataengine.shards.index import IndexRow, write_index
+from dataengine.shards.plan import SampleName, plan_shards
+from dataengine.shards.writer import write_shard
+from dataengine.store import Store
 
 WIDTH, HEIGHT, FPS, FRAMES = 640, 360, 8, 8
 STILL = 1
@@ -70,12 +80,58 @@ def sample(seed: int, people: int | None = None, clip: bool = False, key: str | 
     background = _background(rng)
     frame = background.copy()
     nouns = [str(noun) for noun in rng.choice(NOUNS, count)]  # the same noun twice is quite usual
-    figures = [_figure(rng, frame, number, count, nouns[number]) for number in range(count)]
+    figures = _seen([_figure(rng, frame, number, count, nouns[number]) for number in range(count)], rng)
     frame = cv2.GaussianBlur(frame, (3, 3), 0.6)
-    return _assembled(rng, key or f"sample-{seed:05d}", frame, background, figures, str(rng.choice(PLACES)), clip)
+    empty = _inpainted(rng, background, figures)
+    return _assembled(rng, key or f"sample-{seed:05d}", frame, empty, figures, str(rng.choice(PLACES)), clip)
+
+
+def write_dataset(out: Store, scenes: Iterable[Scene], per_shard: int = 4) -> None:
+    """Pack samples as a build does: shards by split and number of subjects, index, clips, run summary, card."""
+    by_key = {scene.pair.key: scene for scene in scenes}
+    plans = plan_shards([SampleName.of(scene.pair) for scene in by_key.values()], ShardSettings(samples=per_shard))
+    rows: list[IndexRow] = []
+    for plan in plans:
+        with out.open_output(f"shards/{plan.name}") as stream:
+            rows += write_shard(stream, plan.name, ((by_key[key].pair, files(by_key[key])) for key in plan.keys))
+    with out.open_output("index.parquet") as stream:
+        write_index(stream, rows)
+    clips = [
+        {
+            "clip_id": s.pair.clip.clip_id,
+            "source_id": s.pair.clip.source_id,
+            "verdict": "kept",
+            "detail": "",
+            "dropped": [],
+        }
+        for s in by_key.values()
+    ]
+    schema = pa.schema([("clip_id", pa.string()), ("source_id", pa.string()), ("verdict", pa.string()),
+                        ("detail", pa.string()), ("dropped", pa.list_(pa.string()))])  # fmt: skip
+    with out.open_output("clips.parquet") as stream:
+        pq.write_table(pa.Table.from_pylist(clips, schema), stream)
+
+
+def files(scene: Scene) -> list[Member]:
+    """A sample's files in the order they stand in a shard."""
+    record = Member("json", scene.pair.to_json().encode())
+    named = [Member("mp4", scene.members["mp4"])] if "mp4" in scene.members else []
+    named.append(record)
+    for reference in in_file_order(scene.pair):
+        names = [reference.member, *([reference.mask_member] if reference.mask_member else [])]
+        named += [Member(name, scene.members[name]) for name in names]
+    return named
 
 
 # --- Drawing ----------------------------------------------------------------------------------------------------------
+
+
+def _inpainted(rng: Generator, scene: Pixels, figures: list[Figure]) -> Pixels:
+    """The scene as it is measured: where people stood it is made up, smoother than it was."""
+    people = cv2.dilate(np.any([f.body for f in figures], axis=0).astype(np.uint8), np.ones((15, 15)))
+    smooth = cv2.GaussianBlur(scene, (0, 0), 9)
+    smooth = np.clip(smooth + rng.normal(0, 4, (HEIGHT, WIDTH, 1)), 0, 255).astype(np.uint8)
+    return np.where(people[..., None] > 0, smooth, scene)
 
 
 def _background(rng: Generator) -> Pixels:
@@ -89,11 +145,26 @@ def _background(rng: Generator) -> Pixels:
     return np.clip(scene, 0, 255).astype(np.uint8)
 
 
+def _seen(figures: list[Figure], rng: Generator) -> list[Figure]:
+    """What is left of each when those painted later stand before them, with masks as rough as a segmenter's."""
+    found = []
+    for number, figure in enumerate(figures):
+        hidden = np.any([other.body for other in figures[number + 1 :]] + [np.zeros((HEIGHT, WIDTH), bool)], axis=0)
+        wide = 4 if rng.random() < 0.1 else 0  # some stick out
+        garments = tuple(Garment(g.words, _rough(rng, g.mask & ~hidden, wide)) for g in figure.garments)
+        body = _rough(rng, figure.body & ~hidden, wider=2)
+        if rng.random() < 0.12:  # some bodies leak into what is beside them
+            x = int(np.clip(figure.face.x0 + rng.choice([-1, 1]) * 90, 0, WIDTH - 60))
+            body[200:260, x : x + 60] = True
+        found.append(Figure(figure.noun, figure.face, body, garments))
+    return found
+
+
 def _figure(rng: Generator, frame: Pixels, number: int, count: int, noun: str) -> Figure:
     """Paint a person into their column of the frame."""
     column = WIDTH / count
-    x = (number + 0.5) * column + rng.uniform(-0.08, 0.08) * column
-    wide = float(rng.uniform(74, 96))
+    x = (number + 0.5) * column + rng.uniform(-0.16, 0.16) * column
+    wide = float(rng.uniform(64, 96))
     tall = 1.25 * wide
     top = float(rng.uniform(44, 70))
     face = Box(round(x - wide / 2), round(top), round(x + wide / 2), round(top + tall))
@@ -127,9 +198,9 @@ def _figure(rng: Generator, frame: Pixels, number: int, count: int, noun: str) -
         hidden = np.any([other.mask for other in garments[i + 1 :]] + [np.zeros_like(garment.mask)], axis=0)
         if i == 0:
             hidden |= head.astype(bool)
-        seen.append(Garment(garment.words, _rough(rng, garment.mask & ~hidden)))
+        seen.append(Garment(garment.words, garment.mask & ~hidden))
     body = np.any([head.astype(bool), regions["trousers"], *(g.mask for g in garments)], axis=0)
-    return Figure(noun, face, _rough(rng, body, wider=2), tuple(seen))
+    return Figure(noun, face, body, tuple(seen))
 
 
 def _polygon(*points: tuple[float, float]) -> Mask:
@@ -180,7 +251,7 @@ def _assembled(
     cut = Clip.of(f"source-of-{key}", 3.0, 3.0 + FRAMES / FPS)
     members: dict[str, bytes] = {}
     if clip:
-        members["mp4"] = video.encode_clip([frame] * FRAMES, FPS, crf=16, preset="veryfast")
+        members["mp4"] = video.encode_clip([frame] * FRAMES, FPS, crf=20, preset="veryfast")
     nouns, phrases = [], []
     for number, figure in enumerate(figures):
         words.say(", " if number else "", "A " if not number else "a ")
@@ -192,7 +263,7 @@ def _assembled(
         phrases.append(parts)
     words.say(" in a ")
     scene = words.phrase(place)
-    words.say(".")
+    words.say(str(rng.choice([".", ". Warm light falls on them.", ". A dog sleeps near a wooden chair behind them."])))
 
     def reference(entity: str, kind: str, phrase: Phrase, box: Box, mask: Mask | None, **more: float) -> Reference:
         image = frame[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)]
@@ -225,7 +296,7 @@ def _assembled(
                 ),
                 body=reference(f"s{number}.body", "body", noun, tight(figure.body), figure.body),
                 owner_share=float(rng.choice([1.0, 1.0, 2 / 3])),
-                likeness=float(rng.uniform(0.55, 0.95)),
+                likeness=float(np.clip(rng.normal(0.68, 0.11), -1, 1)),
             )
         )
     hashed = str(imagehash.phash(Image.fromarray(frame)))
@@ -255,7 +326,7 @@ def relations(rng: Generator, subjects: list[Subject], figures: list[Figure]) ->
     found = []
     for subject, figure in zip(subjects, figures, strict=True):
         for attribute, garment in zip(subject.attributes, figure.garments, strict=True):
-            agreed: Share = float(rng.choice([1.0, 2 / 3], p=[0.85, 0.15])) if len(subjects) > 1 else 1.0
+            agreed: Share = float(rng.choice([1.0, 2 / 3], p=[0.7, 0.3])) if len(subjects) > 1 else 1.0
             stray = int(rng.choice([s.index for s in subjects if s is not subject])) if len(subjects) > 1 else -1
             for other, body in zip(subjects, figures, strict=True):
                 votes = agreed if other is subject else (1 - agreed if other.index == stray else 0.0)

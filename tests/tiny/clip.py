@@ -1,11 +1,19 @@
-"""A tiny CLIP image encoder with projection, and heads shaped as LAION's, all with random weights."""
+"""A tiny CLIP, its image encoder alone, and heads shaped as LAION's, all with random weights."""
 
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from tokenizers import pre_tokenizers
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 WIDTH = 24
 """Of the embedding."""
@@ -45,3 +53,21 @@ def save_head(file: Path, *sizes: int, seed: int = 1) -> Path:
     else:
         torch.save(tensors, file)
     return file
+
+
+def save_whole(folder: Path, seed: int = 0) -> Path:
+    """Both halves of a CLIP, with a tokenizer of single letters."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    torch.manual_seed(seed)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    end = len(pieces) - 1
+    config = CLIPConfig(
+        text_config={**small, "vocab_size": len(pieces), "bos_token_id": end - 1, "eos_token_id": end},
+        vision_config={**small, "image_size": 56, "patch_size": 14},
+        projection_dim=WIDTH,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    CLIPTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=[], model_max_length=77).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 56}, crop_size=56).save_pretrained(folder)
+    return folder

@@ -13,8 +13,8 @@ from dataengine.audit.checks.basis import Case, Finding, finding, whole
 from dataengine.audit.checks.faces import difference
 from dataengine.records import Box, Reference
 
-_SEARCHED_WIDTH = 320
-"""Frames are searched for copies at this width."""
+_SEARCHED_WIDTH = 640
+"""Frames that are wider are searched for copies at this width."""
 
 
 def references_differ(case: Case) -> Iterator[Finding]:
@@ -62,19 +62,21 @@ def not_copied(case: Case) -> Iterator[Finding]:
     strange = [r for r in case.pair.references if r.origin is not None and r.kind in ("face", "attribute", "object")]
     if not case.aids.frames or not strange:
         return
-    scale = _SEARCHED_WIDTH / case.pair.width
-    frames = [_grey(frame, scale) for frame in case.scene.stills]
+    scale = min(1.0, _SEARCHED_WIDTH / case.pair.width)
+    frames = [_smooth(frame, scale) for frame in case.scene.stills]
     for reference in strange:
-        picture = _grey(np.asarray(case.scene.image(reference)), scale)
-        shown = _shown(case, reference, picture.shape)
-        if min(picture.shape) < 8 or any(a > b for a, b in zip(picture.shape, frames[0].shape, strict=True)):
+        picture = _smooth(np.asarray(case.scene.image(reference)), scale)
+        height, width = picture.shape[:2]
+        if min(height, width) < 8 or height > frames[0].shape[0] or width > frames[0].shape[1]:
             continue
-        best = 0.0
-        for frame in frames:
-            found = cv2.matchTemplate(frame, picture, cv2.TM_CCOEFF_NORMED, mask=shown)
-            best = max(best, float(np.nan_to_num(found, posinf=0, neginf=0).max()))
-        reason = f"it correlates at {best:.2f} with a place in the sample's own clip (at most {case.limits.copied:.2f})"
-        yield finding(not_copied, reference.entity, best, best <= case.limits.copied, reason)
+        shown = _shown(case, reference, (height, width))
+        if not shown.any():
+            continue
+        weights = np.repeat(shown[..., None], 3, axis=2)
+        least = min(float(cv2.matchTemplate(f, picture, cv2.TM_SQDIFF, mask=weights).min()) for f in frames)
+        alike = 1 - float(np.sqrt(max(0.0, least) / weights.sum())) / 255
+        reason = f"{alike:.1%} like a place in the sample's own clip (at most {case.limits.copied:.1%})"
+        yield finding(not_copied, reference.entity, alike, alike <= case.limits.copied, reason)
 
 
 def background_seen(case: Case) -> Iterator[Finding]:
@@ -111,19 +113,22 @@ def _alike_in_shape(one: Box, other: Box) -> bool:
     return min(sides) > 0 and 0.8 < (one.width / one.height) / (other.width / other.height) < 1.25
 
 
-def _grey(picture: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+def _smooth(picture: NDArray[np.uint8], scale: float) -> NDArray[np.float32]:
+    """The picture at the searched size without grain: what a codec did to it must not hide a copy."""
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    small = picture if scale == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return cv2.GaussianBlur(small, (5, 5), 0).astype(np.float32)
 
 
-def _shown(case: Case, reference: Reference, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """The part of a cut-out that is no white, at the searched size; None for a face, which has no mask."""
+def _shown(case: Case, reference: Reference, size: tuple[int, int]) -> NDArray[np.float32]:
+    """1 where a picture at the searched size shows what it is of: not in the white around a cut-out, nor near it."""
     mask = case.masks.get(reference.entity)
     if mask is None:
-        return None
+        return np.ones(size, np.float32)
     x0, y0, x1, y1 = whole(reference.box)
-    return cv2.resize(mask[y0:y1, x0:x1].astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST)
+    inside = np.pad(mask[y0:y1, x0:x1].astype(np.uint8), 1)
+    core = cv2.erode(inside, np.ones((7, 7)))[1:-1, 1:-1]
+    return cv2.resize(core, size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.float32)
 
 
 def _correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
