@@ -13,7 +13,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # A machine with an NVIDIA driver gets the GPU lock (vLLM), any other the CPU lock.
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),requirements-gpu.lock,requirements.lock)
 
-.PHONY: help setup lock demo test test-ray test-rest test-slow lint format schemas bench bench-engine bench-lumosx chaos clean
+.PHONY: help setup lock demo chromium screenshots test test-ray test-rest test-slow lint format schemas bench bench-engine bench-lumosx chaos clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,8 +40,21 @@ demo: setup ## Raw video -> shards -> report -> training -> sample, on this mach
 	@$(BIN)/dataengine run conf/end_to_end.yaml
 
 # Two processes share the tests; what each said is printed when it is done. Threads of PyTorch would get into their way.
-test: setup ## All tests but the slow ones
+test: setup chromium ## All tests but the slow ones
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-ray test-rest
+
+# The audit page is tested in a browser. One is installed where that needs no password; else it is said.
+chromium:
+	@command -v chromium chromium-browser google-chrome > /dev/null || { \
+	  as_root=$$(test "$$(id -u)" = 0 || echo "sudo -n"); \
+	  { command -v apt-get && timeout 180 $$as_root apt-get update -qq && timeout 600 $$as_root \
+	    env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } > /dev/null 2>&1 \
+	  && echo "installed Chromium: the audit page is tested in it" \
+	  || echo "Chromium is missing and could not be installed with apt-get: the audit page's tests in a browser are skipped (with CI set they fail). Install it, or set CHROMIUM to its path"; }
+
+screenshots: setup chromium ## Pictures of the audit page for docs/, from the demo's dataset
+	@test -f $(DEMO)/shards/index.parquet || $(MAKE) --no-print-directory demo
+	@PYTHONPATH=tests/bench $(BIN)/python tests/audit/browser/screenshots.py $(DEMO)/shards docs
 
 test-ray: setup ## Tests that use Ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'ray and not slow'

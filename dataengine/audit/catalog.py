@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
 import duckdb
@@ -278,6 +279,7 @@ class Catalog:
         statement = "SELECT * FROM decided WHERE list_contains($positions::BIGINT[], sample) ORDER BY ALL"
         return [Decided(*values) for values in self._all(statement, {"positions": list(positions)})]
 
+    @cached_property
     def facets(self) -> Facets:
         """What there is to filter by."""
 

@@ -173,7 +173,7 @@ def _add_data(app: FastAPI, desk: Desk, rules: Access) -> None:
             dataset=visible("/".join(desk.out.uri.rstrip("/").split("/")[-2:])),
             samples=len(edition.catalog.index),
             checked=edition.catalog.is_checked,
-            facets=edition.catalog.facets(),
+            facets=edition.catalog.facets,
             checks=questions,
             auditors=tuple(desk.auditors()),
             colours=tuple(colour.name for colour in palette.ALL),

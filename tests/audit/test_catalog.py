@@ -183,7 +183,7 @@ def test_decided_ones_are_filtered_and_passed_over(catalog: Catalog) -> None:
 
 
 def test_facets_findings_and_places(catalog: Catalog) -> None:
-    facets = catalog.facets()
+    facets = catalog.facets
     assert {facet.value: facet.samples for facet in facets.checks} == {"swap": 40, "face_size": 20}
     assert {facet.value: facet.samples for facet in facets.splits} == {"train": 54, "val": 6}
     assert [facet.value for facet in facets.subjects] == ["1", "2", "3"]

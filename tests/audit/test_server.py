@@ -264,12 +264,15 @@ def test_no_input_makes_the_server_fail(desk: Desk) -> None:
     statuses: dict[str, set[int]] = {}
 
     def run(operation: schemathesis.APIOperation, mode: schemathesis.GenerationMode) -> None:
-        @hypothesis.settings(max_examples=12, deadline=None, database=None, derandomize=True)
+        @hypothesis.settings(max_examples=8, deadline=None, database=None, derandomize=True)
         @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
         def once(case: schemathesis.Case) -> None:
-            if mode.is_positive and "generation" in case.path_parameters:
-                case.path_parameters["generation"] = generation  # else no picture would ever be made
-                case.path_parameters["position"] %= 4
+            if mode.is_positive and "position" in case.path_parameters:
+                case.path_parameters["position"] %= 4  # else none would ever be there
+                if "generation" in case.path_parameters:
+                    case.path_parameters["generation"] = generation
+                if "number" in case.path_parameters:
+                    case.path_parameters["number"] %= 8
             response = case.call(headers=headers, base_url="http://127.0.0.1")
             case.validate_response(response, checks=checks)
             statuses.setdefault(operation.label, set()).add(response.status_code)
@@ -278,6 +281,11 @@ def test_no_input_makes_the_server_fail(desk: Desk) -> None:
 
     for result in schema.get_all_operations():
         for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
-            run(result.ok(), mode)
+            operation = result.ok()
+            if mode.is_positive or operation.label not in (
+                "GET /api/session",
+                "GET /api/numbers",
+            ):  # nothing to get wrong
+                run(operation, mode)
     assert len(statuses) == 11
     assert all(200 in codes for label, codes in statuses.items() if label.startswith("GET")), statuses

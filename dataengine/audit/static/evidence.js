@@ -2,25 +2,27 @@
 
 import { count, h, percent, shown, spoken, styled, visible } from "./dom.js";
 
-/** All attributes by all subjects. A tie's own cell is framed; a lead under `least` is an alarm. */
-export function matrix(sample, select, least = 0.3) {
+const WITNESSES = { votes: "votes", inside: "inside the body", match: "words fit" };
+
+/** All attributes by all subjects, by the witnesses that speak. A tie's own cell is framed, dashed where it is in doubt. */
+export function matrix(sample, select) {
   if (!sample.matrix.length) return null;
-  const alarm = (row) => row.margin !== null && row.margin < least;
-  const head = h("tr", {}, h("td"), ...sample.subjects.map((subject) => h("th", { scope: "col", class: `c-${subject.colour}` }, h("span.dot"), h("bdi", {}, ...visible(subject.noun)))), h("th.number", { scope: "col", title: "least lead of the owner over the next subject" }, "lead"));
-  const rows = sample.matrix.map((row) => h("tr", { class: alarm(row) ? "alarm" : "" },
+  const witnesses = Object.keys(WITNESSES).filter((name) => sample.matrix.some((row) => row.scores.some((score) => score[name] !== null)));
+  const head = h("tr", {}, h("td"), ...sample.subjects.map((subject) => h("th", { scope: "col", class: `c-${subject.colour}` }, h("span.dot"), h("bdi", {}, ...visible(subject.noun)))), h("th.number", { scope: "col", title: "evidence for the owner less that for the next subject" }, "lead"));
+  const rows = sample.matrix.map((row) => h("tr", { class: row.alarm ? "alarm" : "" },
     h("th", { scope: "row" }, h("button.link", { type: "button", onclick: () => select(row.attribute) }, h("bdi", {}, ...visible(row.text)))),
-    ...row.scores.map((score) => cell(score, row, sample)),
-    h("td.number", {}, row.margin === null ? "—" : signed(row.margin), alarm(row) ? h("span.unseen", {}, " alarm") : null)));
-  return h("section.panel", { "aria-label": "Whose is it" }, h("h2", {}, "Whose is it?", h("span.legend", {}, h("i.votes"), "votes", h("i.inside"), "inside the body")),
+    ...row.scores.map((score) => cell(score, row, sample, witnesses)),
+    h("td.number", {}, row.margin === null ? "—" : signed(row.margin), row.alarm ? h("span.unseen", {}, " alarm") : null)));
+  return h("section.panel", { "aria-label": "Whose is it" }, h("h2", {}, "Whose is it?", h("span.legend", {}, ...witnesses.flatMap((name) => [h(`i.${name}`), WITNESSES[name]]))),
     h("div.scroll", {}, h("table.matrix", {}, h("thead", {}, head), h("tbody", {}, ...rows))));
 }
 
-function cell(score, row, sample) {
+function cell(score, row, sample, witnesses) {
   const own = score.subject === row.owner;
   const colour = sample.subjects.find((subject) => subject.index === score.subject)?.colour ?? "";
-  const meter = (name, value) => h("span.meter", { class: name, title: `${name}: ${value === null ? "unknown" : percent(value)}` },
+  const meter = (name, value) => h("span.meter", { class: name, title: `${WITNESSES[name]}: ${value === null ? "unknown" : percent(value)}` },
     styled(h("i"), { width: `${100 * (value ?? 0)}%` }), h("em", {}, value === null ? "–" : percent(value)));
-  return h("td", { class: `${own ? "own" : ""} c-${colour}` }, meter("votes", score.votes), meter("inside", score.inside));
+  return h("td", { class: `${own ? "own" : ""} c-${colour}` }, ...witnesses.map((name) => meter(name, score[name])));
 }
 
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
@@ -31,7 +33,7 @@ export function checks(sample, questions, select) {
   const passed = sample.findings.filter((finding) => finding.passed);
   const line = (finding) => h("li", { class: finding.passed ? "passed" : "failed" },
     h("span.mark", { "aria-hidden": "true" }, finding.passed ? "✓" : "✗"),
-    h("div", {}, h("b", { title: questions.get(finding.check) ?? "" }, spoken(finding.check)), " ", h("button.link", { type: "button", onclick: () => select(finding.entity) }, finding.entity),
+    h("div", {}, h("b", { title: questions.get(finding.check) ?? "" }, spoken(finding.check)), " ", finding.entity ? h("button.link", { type: "button", onclick: () => select(finding.entity) }, finding.entity) : null,
       h("p", {}, ...visible(finding.reason.slice(0, 400)))));
   const title = failed.length ? `${count(failed.length, "failed check")}` : sample.findings.length ? "All checks passed" : "No checks";
   return h("section.panel", { "aria-label": "Checks", class: failed.length ? "bad" : "good" }, h("h2", {}, title),

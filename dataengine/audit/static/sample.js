@@ -16,6 +16,7 @@ export class SampleScreen {
   #sample = null;
   #entity = null;
   #neighbours = null;
+  #looking = null;
   #pending = new Map();
   #done = [];
   #opening = 0;
@@ -132,15 +133,22 @@ export class SampleScreen {
     if (record) this.app.replace({ entity });
   }
 
-  async #lookAround() {
+  /** Finds out what stands beside the sample; resolves when that is known. */
+  #lookAround() {
+    this.#looking = this.#findNeighbours();
+    return this.#looking;
+  }
+
+  async #findNeighbours() {
     const position = this.#sample.position;
+    this.#neighbours = null;
     this.verdicts.placeAt(null);
     try {
       const found = await get(`/api/samples/${position}/neighbours`, { ...asked(this.app.place.query), me: this.app.me, skip_decided: this.app.settings.skip });
-      if (this.#sample.position !== position) return;
+      if (this.#sample?.position !== position) return;
       this.#neighbours = found;
       this.verdicts.placeAt(found);
-      if (found.next !== null) this.#ahead(await this.#fetch(found.next));
+      if (found.next !== null) this.#fetch(found.next).then((view) => this.#ahead(view), () => {});
     } catch {
       // Whoever goes on is told then.
     }
@@ -155,6 +163,7 @@ export class SampleScreen {
   }
 
   async go(direction) {
+    await this.#looking;
     if (!this.#neighbours) await this.#lookAround();
     const to = direction > 0 ? this.#neighbours?.next : this.#neighbours?.previous;
     if (to === null || to === undefined) return notice(direction > 0 ? "This is the last one of this list." : "This is the first one of this list.", { seconds: 3 });
@@ -208,7 +217,7 @@ export class SampleScreen {
     this.#send(action, action.verdict);
     say(`${{ accept: "Accepted", reject: "Rejected", unsure: "Unsure about" }[action.verdict]} sample ${position}.`);
     if (!stay && this.app.settings.advance) {
-      if (!this.#neighbours) await this.#lookAround();
+      await this.#looking;
       if (this.#sample.position === position && this.#neighbours?.next !== null && this.#neighbours) this.go(1);
       else if (this.#neighbours?.next === null) notice("That was the last one of this list.", { kind: "good", seconds: 5 });
     }
