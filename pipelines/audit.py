@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from dataengine import masks
 from dataengine.audit.apply import CutsOf
 from dataengine.audit.checking import Summary, check_dataset
 from dataengine.audit.checks import Aids, Scorer, TokensAt
-from dataengine.audit.events import EventLog, Verdict, stored_events
+from dataengine.audit.events import Event, EventLog, Verdict, stored_events
 from dataengine.audit.exchange import Format, Said, from_coco, from_parquet, to_coco, to_parquet
 from dataengine.audit.repairs import Cut, Cuts, Repair, nothing_stored
 from dataengine.audit.state import fold
@@ -92,9 +93,8 @@ def import_events(output: str, file: Path) -> int:
         states = fold(log.events())
         there = {(s.auditor, s.key): (s.repairs, s.last_verdict) for s in states.values()}
         new = [one for one in said if not _has(there.get((one.auditor, one.key)), one)]
-        for one in new:
-            log.append(one.auditor, one.key, one.action)
-        return len(new)
+        at = datetime.now(UTC)
+        return log.merge([Event(id=i, at=at, **one._asdict()) for i, one in enumerate(new, 1)])
 
 
 def _has(state: tuple[tuple[Repair, ...], Verdict | None] | None, one: Said) -> bool:
