@@ -495,10 +495,9 @@ def audit_serve(
         # Clips are not decoded for a repair: what that told before stays.
         desk = Desk.open(store, settings, aids=replace(aids_of(settings), frames=False), cuts_of=stored_cuts(store))
         socket = listen(host, port)
-    for address in addresses(socket, host, access):
-        console.print(f"audit page: {address}", highlight=False, soft_wrap=True)
-    console.print("Ctrl-C ends it", highlight=False)
-    run(create_app(desk, access), socket)
+        for address in addresses(socket, host, access):
+            console.print(f"audit page: {address}", highlight=False, soft_wrap=True)
+        run(create_app(desk, access), socket)
 
 
 @audit_app.command("apply")

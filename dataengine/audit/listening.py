@@ -7,7 +7,7 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
-from dataengine.audit.security import Access, AccessError
+from dataengine.audit.security import EVERYWHERE, Access, AccessError
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -27,10 +27,8 @@ def listen(host: str, port: int) -> socket.socket:
 def addresses(made: socket.socket, host: str, access: Access) -> list[str]:
     """What to open in a browser, with the access token where one is needed."""
     port = made.getsockname()[1]
-    everywhere = host in ("0.0.0.0", "::")  # noqa: S104  (only compared)
-    names = sorted(access.hosts - {"localhost", "127.0.0.1", "::1", host}) or [
-        socket.gethostname() if everywhere else host
-    ]
+    own = socket.gethostname() if host in EVERYWHERE else host
+    names = sorted(access.hosts - {"localhost", "127.0.0.1", "::1", own.lower()}) or [own]
     query = "" if access.token is None else f"?token={access.token}"
     return [f"http://{f'[{name}]' if ':' in name else name}:{port}/{query}" for name in names]
 

@@ -125,7 +125,8 @@ class Media:
     def frame(self, position: int, number: int) -> bytes:
         """Frame `number` of the clip, counted from 0, as JPEG of the clip's size.
 
-        The frames behind it are made in the same go: whoever scrubs asks for them next.
+        The frames behind it are made in the same go: whoever scrubs asks for them next. A still comes alone: it is
+        what a sample is opened at, and nothing may keep it waiting.
         """
 
         def make() -> bytes:
@@ -133,7 +134,8 @@ class Media:
             pair = self.pair(position)
             if not 0 <= number < pair.frames:
                 raise UnreadableSample(f"{row.key}.mp4: there is no frame {number} of {pair.frames}")
-            numbers = range(number, min(number + _AHEAD, pair.frames))
+            ahead = 1 if number in still_frames(pair) else _AHEAD
+            numbers = range(number, min(number + ahead, pair.frames))
             pictures = _frames(row, self.member(row, "mp4"), [n / pair.fps for n in numbers])
             for n, picture in reversed(list(zip(numbers, pictures, strict=True))):
                 self.kept.put(("frame", position, n), _jpeg(picture, _JPEG))

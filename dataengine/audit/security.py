@@ -11,6 +11,7 @@ import hmac
 import ipaddress
 import json
 import secrets
+import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
@@ -27,6 +28,7 @@ MAX_BODY = 64 * 1024
 """Bytes of a request's body: an edit of a label is the largest there is."""
 CSRF_HEADER = "x-csrf-token"
 COOKIE = "dataengine_access"
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  (only compared)
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -76,7 +78,8 @@ class Access:
         if token is not None and len(token) < 16:
             raise AccessError("the access token has less than 16 characters: it could be guessed")
         needed = token or (None if is_loopback(host) else secrets.token_urlsafe(32))
-        return cls(_LOOPBACK | {host.lower(), *(name.lower() for name in names)}, needed)
+        own = {socket.gethostname().lower()} if host in EVERYWHERE else {host.lower()}
+        return cls(_LOOPBACK | own | {name.lower() for name in names}, needed)
 
     def knows_host(self, host: str) -> bool:
         """Whether a Host header names this server. An address cannot be rebound, a foreign name can."""

@@ -43,11 +43,14 @@ def test_frames_are_those_of_the_clip(media: Media, scenes: list[Scene]) -> None
         assert np.abs(shown - wanted[number].rgb).mean() < 3, "but for JPEG"
 
 
-def test_a_frame_brings_those_behind_it(media: Media) -> None:
-    media.frame(TWO, 0)
-    assert ("frame", TWO, 3) in media.kept
+def test_a_frame_brings_those_behind_it_and_a_still_comes_alone(media: Media, scenes: list[Scene]) -> None:
+    stills = still_frames(scenes[0].pair)
+    between = next(number for number in range(scenes[0].pair.frames) if number not in stills)
+    media.frame(TWO, between)
+    assert ("frame", TWO, between + 1) in media.kept
+    media.frame(TWO, stills[2])
     spoil(media, "mp4")
-    media.frame(TWO, 3)
+    assert media.frame(TWO, between + 1)
     with pytest.raises(UnreadableSample, match="no frame 99"):
         media.frame(TWO, 99)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
@@ -116,6 +118,7 @@ def test_names_that_were_given_are_known() -> None:
     access = Access.for_host("0.0.0.0", ("Audit.Example.org",), TOKEN)
     assert client(access).get("/", headers={"host": "audit.example.org"}).status_code == 401
     assert access.knows_host("audit.example.org:443")
+    assert access.knows_host(f"{socket.gethostname()}:8780"), "the address that is printed without one"
 
 
 def test_tokens_are_made_and_weak_ones_refused() -> None:

@@ -177,8 +177,9 @@ def over_http(address: str, samples: int) -> None:
             """A sample that nobody looked at: its record, its neighbours, the picture that is shown first."""
             position = int(rng.integers(samples))
             view = fetch(f"/api/samples/{position}", me="mia").json()
-            list(pool.map(lambda path: fetch(path, me="mia"), [f"/api/samples/{position}/neighbours"]))
+            beside = pool.submit(fetch, f"/api/samples/{position}/neighbours", me="mia")
             fetch(f"/media/{generation}/{position}/frames/{view['stills'][1]}")
+            beside.result()
 
         def decide(number: int) -> None:
             body = {"generation": generation, "auditor": "mia", "action": {"type": "verdict", "verdict": "reject"}}
@@ -191,7 +192,7 @@ def over_http(address: str, samples: int) -> None:
         told("next sample, nothing fetched ahead", TARGETS["next sample"], timed(next_sample, 60))
         taken = timed(lambda n: fetch("/api/samples", me="mia", **QUERIES[n % len(QUERIES)]), 5 * len(QUERIES))
         told("filter or sort", TARGETS["filter or sort"], taken)
-        slowest = max(range(len(taken)), key=lambda n: taken[n])
+        slowest = max(range(len(taken.seconds)), key=lambda n: taken.seconds[n])
         print(f"  the slowest of them: {QUERIES[slowest % len(QUERIES)]}")
 
 

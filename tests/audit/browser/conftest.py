@@ -6,17 +6,19 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 import audit_samples
 from dataengine.audit.desk import Desk
 from dataengine.audit.listening import listen
 from dataengine.audit.scene import Scene
+from dataengine.audit.security import Access
 from dataengine.audit.server import create_app
 from dataengine.config import AuditSettings
 from dataengine.records import Pair
@@ -71,6 +73,7 @@ class Site:
     address: str
     desk: Desk
     out: Store
+    access: Access
 
     def keys(self) -> list[str]:
         return [row.key for row in self.desk.edition().catalog.index]
@@ -109,18 +112,24 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@contextmanager
+def served(desk: Desk) -> Iterator[Site]:
+    """The page of a desk at a port of its own."""
+    socket = listen("127.0.0.1", 0)
+    access = Access()
+    running = uvicorn.Server(uvicorn.Config(create_app(desk, access), log_level="error", lifespan="off"))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [socket]}, daemon=True)
+    thread.start()
+    yield Site(f"http://127.0.0.1:{socket.getsockname()[1]}", desk, desk.out, access)
+    running.should_exit = True
+    thread.join(10)
+
+
 @pytest.fixture(scope="session")
 def server(built: Path) -> Iterator[Site]:
     """One server for the session; `site` gives each test a clean log."""
-    out = Store.at(built)
-    desk = Desk.open(out, AuditSettings(honeypots=0))
-    socket = listen("127.0.0.1", 0)
-    running = uvicorn.Server(uvicorn.Config(create_app(desk), log_level="error", lifespan="off"))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [socket]}, daemon=True)
-    thread.start()
-    yield Site(f"http://127.0.0.1:{socket.getsockname()[1]}", desk, out)
-    running.should_exit = True
-    thread.join(10)
+    with served(Desk.open(Store.at(built), AuditSettings(honeypots=0))) as site:
+        yield site
 
 
 @pytest.fixture
@@ -133,14 +142,6 @@ def site(server: Site) -> Site:
     desk.log = fresh.log
     desk._edition = None
     return server
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context(viewport={"width": 1280, "height": 720})
-    context.set_default_timeout(8000)
-    yield context
-    context.close()
 
 
 @dataclass

@@ -116,8 +116,11 @@ def main() -> None:
 
 
 def pictures_of_samples(browser: Browser, address: str, desk: Desk, folder: Path) -> None:
-    index = desk.edition().catalog.index
-    two = max(range(len(index)), key=lambda position: (index[position].subjects, index[position].attributes))
+    def seen_at_once(position: int) -> int:
+        stills = [reference.still for reference in desk.edition().media.pair(position).references]
+        return max(stills.count(still) for still in stills)
+
+    two = max(range(len(desk.edition().catalog)), key=seen_at_once)
     page = page_of(browser)
     page.goto(f"{address}/?sample={two}")
     shoot(page, folder, "sample")

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+import audit_page_cpu
 from dataengine.audit.apply import apply_events
+from dataengine.audit.desk import Desk
 from dataengine.audit.events import stored_events
+from dataengine.config import AuditSettings
 from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
 
-from .conftest import HOSTILE, SAMPLES, User
+from .conftest import HOSTILE, SAMPLES, User, served
 
 
 def test_accept_reject_undo_reload(visit) -> None:
@@ -64,6 +67,22 @@ def test_what_was_not_saved_is_sent_after_a_reload(visit) -> None:
     mia.page.reload()
     mia.saved()
     assert [key for key, _ in mia.site.log()] == ["sample0"], "once, whatever was sent again"
+
+
+def test_a_server_that_was_started_again_takes_what_waits(visit) -> None:
+    mia: User = visit()
+    mia.sample("sample0")
+    access = mia.site.access
+    before = access.csrf
+    object.__setattr__(access, "csrf", "the token of the next server")
+    try:
+        mia.press("a")
+        mia.at("sample1")
+        mia.saved()
+    finally:
+        object.__setattr__(access, "csrf", before)
+    assert mia.site.log() == [("sample0", "verdict")]
+    assert mia.errors == []
 
 
 def test_drag_repair_apply_reopen(visit, tmp_path: Path) -> None:
@@ -221,6 +240,31 @@ def test_permalinks_and_the_way_back(visit) -> None:
     expect(mia.page.locator(".notice")).to_contain_text("another build")
     mia.open("/?sample=999")
     expect(mia.page.locator(".notice.bad")).to_contain_text("no sample 999")
+
+
+def test_finding_one_s_way_in_a_large_dataset(visit, tmp_path: Path) -> None:
+    out = Store.at(tmp_path / "large")
+    audit_page_cpu.generate(out, 10_000)
+    with served(Desk.open(out, AuditSettings(honeypots=0))) as large:
+        mia: User = visit()
+        mia.site = large
+        mia.open("/?sort=index")
+        expect(mia.page.locator(".summary")).to_contain_text("10,000 samples")
+        mia.press("]")
+        expect(mia.page).to_have_url(re.compile("page=1"))
+        mia.page.get_by_label("Page", exact=True).fill("417")
+        mia.press("Enter")
+        expect(mia.page.locator(".tile")).to_have_count(10_000 - 416 * 24)
+        mia.page.locator(".tile a").last.click()
+        expect(mia.page.locator(".rank")).to_have_text("10,000 of 10,000")
+        expect(mia.page.get_by_label("Next sample")).to_be_disabled()
+        mia.press("k")
+        expect(mia.page.locator(".rank")).to_have_text("9,999 of 10,000")
+        mia.open("/?check=swap_alarm&subjects=3&sort=seconds&order=desc")
+        expect(mia.page.locator(".summary")).to_contain_text(re.compile(r"^\d{2,3} of 10,000 samples"))
+        mia.page.locator(".tile a").first.click()
+        expect(mia.page.locator(".rank")).to_have_text(re.compile("^1 of "))
+        assert mia.errors == []
 
 
 def test_hostile_words_stay_words(visit) -> None:
