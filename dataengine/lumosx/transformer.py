@@ -173,7 +173,29 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., dim], dtype kept."""
+        if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return _RmsNorm.apply(x.float(), self.weight.float(), self.eps).to(x.dtype)
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+class _RmsNorm(torch.autograd.Function):
+    """`F.rms_norm` for the CPU, where it has no fused kernel and would keep each of its steps for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        scale = x.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, scale = ctx.saved_tensors
+        (gradient,) = gradients
+        normed = x * scale
+        product = gradient * normed
+        of_weight = product.flatten(0, -2).sum(dim=0)
+        shared = (product.mul_(weight)).mean(dim=-1, keepdim=True)
+        return (gradient * weight).addcmul_(normed, shared, value=-1).mul_(scale), of_weight, None
 
 
 class Attention(nn.Module):

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dataengine.lumosx import reference
 from dataengine.lumosx.rope import apply_rope
 from dataengine.lumosx.structure import Reference, SampleStructure
-from dataengine.lumosx.transformer import PRESETS, DiT, DiTConfig, token_grid
+from dataengine.lumosx.transformer import PRESETS, DiT, DiTConfig, RMSNorm, token_grid
 from dataengine.lumosx.weights import load_into, original_keys
 
 ABSOLUTE = 5e-5  # tolerance of the released fixtures
@@ -261,3 +261,27 @@ def test_patch_sides_may_differ(tiny_config, make_model, make_inputs):
         (got,) = model([latent[0]], [clean], [context], t, model.layout([structure]))
         expected = reference.velocity(model.state_dict(), config, structure, latent[0], clean, context, t)
     close(got, expected[:, :2], 1e-5)
+
+
+def test_the_norm_on_a_cpu_is_pytorchs_own_and_keeps_less() -> None:
+    """Values and gradients of `F.rms_norm`; kept for the backward pass: the input, the weight, a number a row."""
+    norm = RMSNorm(24, 1e-6)
+    x = torch.randn(7, 5, 24, requires_grad=True)
+    weight = torch.randn(24)
+    with torch.no_grad():
+        norm.weight.copy_(weight)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        found = norm(x)
+    assert sorted(kept) == [24, 35, 840]
+    upstream = torch.randn_like(x)
+    expected = torch.nn.functional.rms_norm(x, (24,), norm.weight, 1e-6)
+    torch.testing.assert_close(found, expected)
+    for left, right in zip(
+        torch.autograd.grad(found, (x, norm.weight), upstream),
+        torch.autograd.grad(expected, (x, norm.weight), upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(norm(x), expected)
