@@ -215,7 +215,7 @@ def _given(files: Iterable[tuple[FoundFile, SourceVideo | Quarantined]]) -> Iter
                 id=hashlib.sha256(f"caption:{file.name}:{file.caption}".encode()).hexdigest()[:24],
                 stage="read",
                 error="InputError",
-                message=f"{file.name}: the same video as {first.name}, with another caption or boxes: the first is taken",
+                message=f"{file.name}: the same video as {first.name}, with other words or boxes: the first is taken",
                 attempts=1,
                 source_names=(file.name,),
             )
