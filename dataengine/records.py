@@ -143,6 +143,20 @@ class Mask(Record):
     counts: str
 
 
+class GivenBox(Record):
+    """Where a phrase of a given caption is, as it came with the video."""
+
+    phrase: str = Field(min_length=1, max_length=200)
+    box: Box
+    time_s: float | None = Field(None, ge=0, description="of the frame it is in; None: it holds for the whole video")
+
+    @model_validator(mode="after")
+    def _has_an_area(self) -> Self:
+        if not (all(map(math.isfinite, self.box)) and self.box.area > 0):
+            raise ValueError(f"the box {tuple(self.box)} of {self.phrase!r} is empty")
+        return self
+
+
 class SourceVideo(Record):
     """One video file by content. Copies of a file are one source with several names.
 
@@ -155,6 +169,7 @@ class SourceVideo(Record):
     names: tuple[str, ...] = Field(description="path below the input folder of every copy, sorted")
     size_bytes: int
     caption: str | None = Field(None, description="given with the video; part of what `source_id` is the hash of")
+    boxes: tuple[GivenBox, ...] = Field((), description="given with the caption, and part of the hash as well")
 
 
 class GivenVideo(Record):
@@ -163,6 +178,7 @@ class GivenVideo(Record):
     uri: str = Field(description="a local path below the table's folder, or an absolute path, or a URI")
     name: str = Field(description="what the video is called in tables and messages")
     caption: str = Field(min_length=1, max_length=16_384)
+    boxes: tuple[GivenBox, ...] = Field((), max_length=64)
 
 
 class Clip(Record):

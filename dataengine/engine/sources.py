@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 from pydantic import ValidationError
 
-from dataengine.records import GivenVideo, Quarantined, SourceVideo
+from dataengine.records import GivenBox, GivenVideo, Quarantined, SourceVideo
 from dataengine.store import REMOTE, Store, StoreError, filesystem_of, open_source
 from dataengine.store.errors import persistent
 
@@ -79,6 +79,7 @@ class FoundFile:
     """When it was last written, by its disk's or object store's clock."""
     caption: str | None = None
     """As a table gives it."""
+    boxes: tuple[GivenBox, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,26 +204,27 @@ def identify_all(found: Found, known: KnownSources, each: Each) -> Sources:
 
 def _given(files: Iterable[tuple[FoundFile, SourceVideo | Quarantined]]) -> Iterator[SourceVideo | Quarantined]:
     """Files with their captions. One video under two captions would be two sources, and might end up in two splits."""
-    captions: dict[str, tuple[str | None, str]] = {}
+    captions: dict[str, FoundFile] = {}
     for file, source in files:
         if isinstance(source, Quarantined):
             yield source
             continue
-        caption, first = captions.setdefault(source.source_id, (file.caption, file.name))
-        if file.caption != caption:
+        first = captions.setdefault(source.source_id, file)
+        if (file.caption, file.boxes) != (first.caption, first.boxes):
             yield Quarantined(
                 id=hashlib.sha256(f"caption:{file.name}:{file.caption}".encode()).hexdigest()[:24],
                 stage="read",
                 error="InputError",
-                message=f"{file.name}: the same video as {first}, with another caption: the first one is taken",
+                message=f"{file.name}: the same video as {first.name}, with other words or boxes: the first is taken",
                 attempts=1,
                 source_names=(file.name,),
             )
-        elif caption is None:
+        elif file.caption is None:
             yield source
         else:
-            named = hashlib.sha256(f"{source.source_id}:{caption}".encode()).hexdigest()[:24]
-            yield source.model_copy(update={"source_id": named, "caption": caption})
+            mark = "\n".join([f"{source.source_id}:{file.caption}", *(box.to_json() for box in file.boxes)])
+            named = hashlib.sha256(mark.encode()).hexdigest()[:24]
+            yield source.model_copy(update={"source_id": named, "caption": file.caption, "boxes": file.boxes})
 
 
 def _is_settled(file: FoundFile) -> bool:
@@ -306,7 +308,7 @@ def _given_file(table: str, given: GivenVideo) -> FoundFile:
         file = next(_remote(given.uri))
     else:
         file = _file(Path(table).absolute().parent / given.uri, given.name)
-    return replace(file, name=given.name, caption=given.caption)
+    return replace(file, name=given.name, caption=given.caption, boxes=given.boxes)
 
 
 def _walk(folder: Path, top: Path, seen: set[tuple[int, int]]) -> Iterator[FoundFile]:

@@ -24,7 +24,8 @@ class GroundStage(Stage[Grounding]):
 
     One prompt with many phrases would be cheaper, and makes Grounding DINO lose and merge them. An attribute is looked
     for where its owner is seen; one without a clear owner (`Mention.owner`) is not looked for. All candidates that the
-    grounder names are stored; what a low score means is a decision.
+    grounder names are stored; what a low score means is a decision. A box that came with the source under an entity's
+    words is taken as it is, and the grounder is not asked for that still.
     """
 
     name: ClassVar[str] = "ground"
@@ -49,11 +50,41 @@ class GroundStage(Stage[Grounding]):
 
     def process(self, rows: Sequence[Row]) -> Sequence[Grounding]:
         asked = [_queries(row) for row in rows]
-        answers = iter(self._grounder.ground([query for queries in asked for _, _, query in queries]))
-        return [
-            Grounding(boxes=tuple(_grounded(e, still, found) for e, still, _ in queries for found in next(answers)))
-            for queries in asked
+        given = [
+            [_given(row, still, query.phrase) for _, still, query in queries]
+            for row, queries in zip(rows, asked, strict=True)
         ]
+        unknown = [
+            query
+            for queries, boxes in zip(asked, given, strict=True)
+            for (_, _, query), box in zip(queries, boxes, strict=True)
+            if box is None
+        ]
+        answers = iter(self._grounder.ground(unknown) if unknown else ())
+        return [
+            Grounding(
+                boxes=tuple(
+                    _grounded(entity, still, found)
+                    for (entity, still, _), box in zip(queries, boxes, strict=True)
+                    for found in ([Region(box, 1.0)] if box is not None else next(answers))
+                )
+            )
+            for queries, boxes in zip(asked, given, strict=True)
+        ]
+
+
+def _given(row: Row, still: int, phrase: str) -> Box | None:
+    """The box that came with the source for these words, if it holds in this still: always, or nearest in time."""
+    stills = row[Stills]
+    words = " ".join(phrase.split()).casefold()
+    for one in row.source.boxes:
+        if " ".join(one.phrase.split()).casefold() != words:
+            continue
+        times = [abs(at.time_s - one.time_s) for at in stills.stills] if one.time_s is not None else []
+        if not times or times.index(min(times)) == still:
+            box = one.box.clipped(stills.width, stills.height)
+            return box if box.area > 0 else None
+    return None
 
 
 def _queries(row: Row) -> list[tuple[str, int, Query]]:

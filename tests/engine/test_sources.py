@@ -243,7 +243,7 @@ def test_one_video_under_two_captions_is_taken_once(tmp_path: Path, known: Known
     (video,) = found.videos
     assert (video.names, video.caption) == (("a.mp4", "same.mp4"), "A man.")
     (refused,) = found.unreadable
-    assert "another caption" in refused.message and refused.source_names == ("copy.mp4",)
+    assert "with other words" in refused.message and refused.source_names == ("copy.mp4",)
 
 
 def test_what_a_table_refused_is_not_lost_and_other_lines_are_no_table(tmp_path: Path, known: KnownSources) -> None:

@@ -1,5 +1,7 @@
 """Each attribute is looked for in its owner, wherever its owner is seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from dataengine.config import GroundingDinoSettings, GroundSettings
 from dataengine.measure.ground import GroundStage
 from dataengine.models.face_regions import FaceRegions
 from dataengine.models.grounding_dino import crop_around
-from dataengine.records import Box, Caption, Grounding, Mention, People, Phrase, Span, Stills
+from dataengine.records import Box, Caption, GivenBox, Grounding, Mention, People, Phrase, Span, Stills
 
 
 def test_one_box_for_each_attribute_in_each_still_inside_its_owner(seen) -> None:
@@ -99,3 +101,26 @@ def test_what_changes_results_enters_the_fingerprint_and_batching_does_not(dino)
     stage = dino(8)
     assert stage.model == "grounding-dino" and stage.needs.weights
     assert stage.parameters()["grounding_dino"].keys() == {"dtype", "floor", "margin", "boxes"}
+
+
+def test_boxes_that_came_with_the_video_are_taken_as_they_are(seen) -> None:
+    row = seen["both"].row
+    stage = GroundStage(GroundSettings())
+    stage.setup()
+    before = {(b.entity, b.still): b for b in stage.process([row])[0].boxes}
+    first, second = (person.attributes[0].phrase.text for person in row[Caption].people)
+    stills = row[Stills]
+    given = (
+        GivenBox(phrase=first.upper(), box=Box(-5, 10, 50, 60)),
+        GivenBox(phrase=second, box=Box(100, 10, 150, 60), time_s=stills.stills[2].time_s - 0.01),
+    )
+    changed = replace(row, source=row.source.model_copy(update={"boxes": given}))
+    after = {(b.entity, b.still): b for b in stage.process([changed])[0].boxes}
+    assert after.keys() == before.keys()
+    for (entity, still), box in after.items():
+        if entity == "s0.a0":
+            assert (tuple(box.box), box.score) == ((0, 10, 50, 60), 1.0)
+        elif (entity, still) == ("s1.a0", 2):
+            assert (tuple(box.box), box.score) == ((100, 10, 150, 60), 1.0)
+        else:
+            assert box == before[entity, still]

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataengine.records import Record
+from dataengine.records import Box, GivenBox, Record
 from dataengine.shards.importers.contract import Refusal, SourceError, safe_name
 from dataengine.shards.importers.tree import Tree
 
@@ -20,6 +20,7 @@ PATH_COLUMNS = ("path", "video", "video_path", "file", "file_name", "filename", 
 CAPTION_COLUMNS = ("caption", "text", "prompt", "description", "txt")
 MAX_LINE = 1 << 20
 MAX_CAPTION = 16_384
+MAX_BOXES = 64
 _BATCH = 1024
 
 
@@ -29,6 +30,7 @@ class Row(Record):
     number: int
     path: str
     caption: str
+    boxes: tuple[GivenBox, ...] = ()
 
 
 def read_rows(tree: Tree, name: str) -> Iterator[Row | Refusal]:
@@ -54,7 +56,33 @@ def read_rows(tree: Tree, name: str) -> Iterator[Row | Refusal]:
                 reason = f"a caption of {len(caption)} characters, at most {MAX_CAPTION} are taken"
                 yield Refusal(name=f"{safe_name(name)} row {number}", reason=reason)
                 continue
-            yield Row(number=number, path=path, caption=caption)
+            try:
+                yield Row(number=number, path=path, caption=caption, boxes=_boxes(values))
+            except (TypeError, ValueError) as error:
+                yield Refusal(name=f"{safe_name(name)} row {number}", reason=f"its boxes: {error}")
+
+
+def _boxes(values: Mapping[str, Any]) -> tuple[GivenBox, ...]:
+    """The column `boxes`: a list, or its JSON, of `{"label": …, "box": [x0, y0, x1, y1], "time_s": …}`.
+
+    Raises `TypeError` or `ValueError` (pydantic's among them) for anything else.
+    """
+    told = next((value for name, value in values.items() if str(name).strip().lower() == "boxes"), None)
+    told = json.loads(told) if isinstance(told, str) and told.strip() else told
+    if not told:
+        return ()
+    if not isinstance(told, list) or len(told) > MAX_BOXES:
+        raise ValueError(f"a list of at most {MAX_BOXES} is expected")
+    return tuple(
+        GivenBox(phrase=one["label"], box=Box(*map(float, one["box"])), time_s=one.get("time_s"))
+        for one in map(_as_dict, told)
+    )
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not {"label", "box"} <= value.keys():
+        raise ValueError('each needs a "label" and a "box"')
+    return value
 
 
 def _columns(values: Mapping[str, Any], name: str) -> tuple[str, str]:
@@ -108,7 +136,7 @@ def _jsonl(stream: BinaryIO, name: str) -> Iterator[dict[str, Any] | str]:
 def _parquet(stream: BinaryIO, name: str) -> Iterator[dict[str, Any] | str]:
     try:
         file = pq.ParquetFile(stream)
-        wanted = {*PATH_COLUMNS, *CAPTION_COLUMNS}
+        wanted = {*PATH_COLUMNS, *CAPTION_COLUMNS, "boxes"}
         columns = [c for c in file.schema_arrow.names if c.strip().lower() in wanted]
         if not columns:
             _columns(dict.fromkeys(file.schema_arrow.names), name)

@@ -26,7 +26,7 @@ class VideoTable:
 
     def rows(self) -> Iterator[GivenVideo | Refusal]:
         """In the order of the table. Raises `SourceError` for a file that is no table of videos and captions."""
-        seen: dict[str, str] = {}
+        seen: dict[str, Row] = {}
         for row in read_rows(self.tree, self.name):
             if isinstance(row, Refusal):
                 yield row
@@ -38,11 +38,11 @@ class VideoTable:
                 yield Refusal(name=where, reason=str(error))
                 continue
             if path in seen:
-                if seen[path] != row.caption:
+                if (seen[path].caption, seen[path].boxes) != (row.caption, row.boxes):
                     yield Refusal(name=where, reason=f"{safe_name(path)} was taken already, with another caption")
                 continue
-            seen[path] = row.caption
-            yield GivenVideo(uri=f"{self.videos.root}/{path}", name=path, caption=row.caption)
+            seen[path] = row
+            yield GivenVideo(uri=f"{self.videos.root}/{path}", name=path, caption=row.caption, boxes=row.boxes)
 
     def _path(self, row: Row) -> str:
         """The row's video below the folder. Raises `ImportRefused`."""

@@ -33,6 +33,49 @@ def test_every_kind_of_table_says_the_same(kind: str, tmp_path: Path) -> None:
     assert found == [Row(number=n, path=p, caption=c) for n, (p, c) in enumerate(ROWS, 1)]
 
 
+BOXES = [{"label": "red hat", "box": [1, 2, 30, 40.5]}, {"label": "man", "box": [0, 0, 9, 9], "time_s": 1.5}]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "parquet of text"])
+def test_boxes_may_come_along(kind: str, tmp_path: Path) -> None:
+    name = f"t.{kind.split()[0]}"
+    if kind.startswith("parquet"):
+        boxes = json.dumps(BOXES) if "text" in kind else [{"time_s": None} | box for box in BOXES]
+        pq.write_table(pa.Table.from_pylist([{"path": "a.mp4", "caption": "c", "boxes": boxes}]), tmp_path / name)
+    elif kind == "jsonl":
+        (tmp_path / name).write_text(json.dumps({"path": "a.mp4", "caption": "c", "Boxes": BOXES}))
+    else:
+        quoted = json.dumps(BOXES).replace('"', '""')
+        (tmp_path / name).write_text(f'path,caption,boxes\na.mp4,c,"{quoted}"\nb.mp4,c,\n')
+    (first, *_) = read_rows(Tree.at(tmp_path), name)
+    assert isinstance(first, Row)
+    assert [(b.phrase, tuple(b.box), b.time_s) for b in first.boxes] == [
+        ("red hat", (1, 2, 30, 40.5), None),
+        ("man", (0, 0, 9, 9), 1.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        '"x"',
+        "3",
+        '{"label": "a"}',
+        '[{"box": [1, 2, 3, 4]}]',
+        '[{"label": "a", "box": [1, 2, 3]}]',
+        '[{"label": "a", "box": [5, 2, 3, 4]}]',
+        '[{"label": "a", "box": [1, 2, NaN, 4]}]',
+        "[[]]",
+        "[[[[[",
+    ],
+)
+def test_strange_boxes_refuse_their_row(boxes: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('path,caption,boxes\na.mp4,c,"' + boxes.replace('"', '""') + '"\nb.mp4,c,\n')
+    bad, good = read_rows(Tree.at(tmp_path), "t.csv")
+    assert isinstance(bad, Refusal) and "its boxes" in bad.reason
+    assert isinstance(good, Row)
+
+
 def test_bad_lines_are_refused_alone(tmp_path: Path) -> None:
     lines = [
         '{"path": "a.mp4", "caption": "one"}',
