@@ -149,13 +149,21 @@ class AestheticSettings(NetworkSettings):
     head: str = Field("", description="a safetensors or .pth file with the regression head on its embeddings")
 
 
+class NsfwSettings(NetworkSettings):
+    weights: str = Field("", description="a transformers image classifier; empty: not scored")
+    labels: tuple[str, ...] = Field(
+        ("nsfw", "porn", "hentai", "sexy"), description="its classes whose probabilities add up to the score"
+    )
+
+
 class QualitySettings(StageSettings):
     frames: int = Field(8, ge=2, description="frames of the clip that motion and overlays are measured on")
     aesthetic: AestheticSettings = AestheticSettings()
+    nsfw: NsfwSettings = NsfwSettings()
 
     def parameters(self) -> dict[str, Any]:
-        scored = {"aesthetic": self.aesthetic.parameters()} if self.aesthetic.weights else {}
-        return {"frames": self.frames, **scored}
+        models = {"aesthetic": self.aesthetic, "nsfw": self.nsfw}
+        return {"frames": self.frames} | {k: m.parameters() for k, m in models.items() if m.weights}
 
 
 class EndpointSettings(Settings):
@@ -245,6 +253,25 @@ class LamaSettings(NetworkSettings):
     weights: str = Field("Carve/LaMa-ONNX", description="big-lama as ONNX: image and mask in, image out")
 
 
+class LookNetworkSettings(NetworkSettings):
+    weights: str = "openai/clip-vit-base-patch32"
+    images: int = Field(32, ge=1, description="images in one forward pass")
+
+
+class LooksSettings(StageSettings):
+    """What garments look like, so that they are known again in another clip."""
+
+    encoder: Literal["none", "lab_histogram", "clip_image"] = Field(
+        "none", description="none: attributes are not compared, and stay those of their own clip"
+    )
+    clip_image: LookNetworkSettings = LookNetworkSettings()
+
+    def parameters(self) -> dict[str, Any]:
+        return {"encoder": self.encoder} | (
+            {"clip_image": self.clip_image.parameters()} if self.encoder == "clip_image" else {}
+        )
+
+
 class BackgroundSettings(StageSettings):
     inpainter: Literal["cv2", "flux_fill", "lama"] = "cv2"
     flux_fill: FluxFillSettings = FluxFillSettings()
@@ -276,6 +303,7 @@ class Stages(Settings):
     caption: CaptionSettings = CaptionSettings()
     ground: GroundSettings = GroundSettings()
     segment: SegmentSettings = SegmentSettings()
+    looks: LooksSettings = LooksSettings()
     background: BackgroundSettings = BackgroundSettings()
     encode: EncodeSettings = EncodeSettings()
 
@@ -296,17 +324,47 @@ class ClipRules(Settings):
 
 
 class FilterRules(Settings):
-    """Which clips and references are good enough. Each refusal carries its rule's name."""
+    """Which clips and references are good enough. Each refusal carries its rule's name; a rule that is null is off.
 
+    A rule on something that was not measured refuses: what nobody looked at is not known to be good.
+    """
+
+    # of a clip, before anybody is looked for
+    clip_min_s: float | None = Field(None, ge=0, description="length of the clip")
+    clip_max_s: float | None = Field(None, gt=0)
+    clip_min_sharpness: float | None = Field(None, description="of its least sharp still; about 10 blurred, 1000 crisp")
+    clip_min_brightness: float | None = Field(None, ge=0, le=1, description="mean luma of its stills")
+    clip_max_brightness: float | None = Field(None, ge=0, le=1)
+    clip_max_clipped: float | None = Field(None, ge=0, le=1, description="black or white pixels of its worst still")
+    clip_min_motion: float | None = Field(None, ge=0, description="optical flow, in frame heights a second")
+    clip_max_motion: float | None = Field(None, ge=0)
+    clip_max_camera_motion: float | None = Field(None, ge=0, description="the camera's part of it")
+    clip_max_overlay: float | None = Field(None, ge=0, le=1, description="area of lettering that stands still")
+    clip_min_aesthetic: float | None = Field(None, description="1…10; needs stages.quality.aesthetic")
+    clip_max_nsfw: float | None = Field(None, ge=0, le=1, description="of its worst still; needs stages.quality.nsfw")
+    clip_duplicate_bits: int | None = Field(
+        None, ge=0, lt=64, description="of clips whose stills' hashes differ by at most so many bits, one is kept"
+    )
+    # of a face in a still
     face_score: float = 0.5
     face_min_px: float = Field(32, description="short side of a face box")
+    face_min_sharpness: float | None = Field(None, description="variance of the Laplacian over the face")
+    face_min_frontal: float | None = Field(None, ge=0, le=1, description="1 looks into the camera, 0 is a profile")
+    face_min_visible: float | None = Field(None, ge=0, le=1, description="not cut off by the frame and not covered")
     face_min_stills: int = Field(2, ge=1, le=3, description="stills in which a person must be seen")
+    # of subjects and what is theirs
     max_subjects: int = Field(3, ge=1)
     max_attributes: int = Field(3, ge=0, le=3)
     owner_min_share: float = Field(0.5, description="the annotator's votes that tie a phrase to a person")
+    owner_min_vote_margin: float = Field(0.2, description="votes for the owner less those for the next person")
     owner_min_inside: float = Field(0.6, description="share of an attribute's pixels inside its owner's body box")
     owner_min_margin: float = Field(0.2, description="that share less the share inside the next person's body box")
-    owner_min_vote_margin: float = Field(0.2, description="votes for the owner less those for the next person")
+    owner_min_stills: float = Field(
+        0.5, ge=0, le=1, description="of the stills with a mask of it, those in which it lies on its owner"
+    )
+    owner_min_likeness: float | None = Field(
+        None, ge=-1, le=1, description="least cosine between a person's faces over the stills, where embeddings exist"
+    )
     box_min_score: float = Field(0.0, description="the grounder's score of an attribute's or object's box")
     mask_min_score: float = 0.0
     mask_min_stability: float = Field(0.0, description="where the segmenter gives one")
@@ -315,14 +373,58 @@ class FilterRules(Settings):
 
 
 class PairRules(Settings):
-    still: Literal["random", "sharpest"] = Field("sharpest", description="which still an entity's reference comes from")
-    val_share: float = Field(0.05, ge=0, lt=1, description="share of the sources that are held out, by source hash")
+    """Where references are taken from, and which split a pair goes into."""
+
+    still: Literal["best", "sharpest", "frontal", "unoccluded", "random"] = Field(
+        "sharpest", description="which still an entity's reference comes from; the paper draws at random"
+    )
+    val_share: float = Field(0.05, ge=0, lt=1, description="share of the sources that are held out, by hash")
+    split_by: Literal["source", "identity"] = Field(
+        "source", description="identity: sources that show the same person go into one split together"
+    )
+    cross_clip_share: float = Field(
+        0.0, ge=0, le=1, description="share of the clips whose references come from another clip where one fits"
+    )
+    cross_clip_scope: Literal["source", "corpus"] = Field(
+        "corpus", description="another clip of the same source, or of any source"
+    )
+    face_floor: float = Field(0.5, ge=-1, le=1, description="cosine from which two faces are one person's")
+    face_ceiling: float = Field(0.9, ge=-1, le=1, description="from here on it is nearly the same picture: no use")
+    attribute_floor: float = Field(0.8, ge=-1, le=1, description="cosine from which two looks are one garment's")
+    attribute_ceiling: float = Field(0.995, ge=-1, le=1)
+
+    @model_validator(mode="after")
+    def _something_lies_between(self) -> Self:
+        for kind in ("face", "attribute"):
+            floor, ceiling = getattr(self, f"{kind}_floor"), getattr(self, f"{kind}_ceiling")
+            if floor >= ceiling:
+                raise ValueError(f"{kind}_floor={floor} is not under {kind}_ceiling={ceiling}: nothing could fit")
+        return self
+
+
+class IdentityRules(Settings):
+    """When people of different clips are one person."""
+
+    threshold: float = Field(0.5, gt=-1, le=1, description="least cosine between a person's faces, and of their means")
+    neighbours: int = Field(16, ge=1, description="most similar people that each is compared with")
+
+
+class BlockRules(Settings):
+    """Who and what must not be in the dataset."""
+
+    sources: tuple[str, ...] = Field((), description="source ids, or names below the input folder")
+    faces: str = Field("", description="a .npy file of embeddings, (n, d) float32; needs a detector that gives them")
+    face_similarity: float = Field(0.4, ge=-1, le=1, description="cosine from which somebody counts as one of them")
 
 
 class DecideSettings(Settings):
     clips: ClipRules = ClipRules()
     filters: FilterRules = FilterRules()
     pairs: PairRules = PairRules()
+    identities: IdentityRules = IdentityRules()
+    block: BlockRules = BlockRules()
+    licence: str = Field("", description="of every source that `licences` does not name")
+    licences: str = Field("", description="a CSV file, source,licence: a source id, a name or a folder/ of the input")
 
 
 class ShardSettings(Settings):
@@ -471,6 +573,15 @@ def load(kind: type[S], files: Sequence[tuple[Path, str | None]] = (), overrides
     for file, section in files:
         values = read_yaml(file)
         merged = OmegaConf.merge(merged, OmegaConf.create(values if section is None else values.get(section) or {}))
+    return _overridden(kind, merged, overrides)
+
+
+def changed(settings: S, overrides: Sequence[str]) -> S:
+    """The settings with `dotted.key=value` overrides. Raises `ConfigError` as `load` does."""
+    return _overridden(type(settings), OmegaConf.create(settings.model_dump(mode="json")), overrides)
+
+
+def _overridden(kind: type[S], merged: Any, overrides: Sequence[str]) -> S:
     for override in overrides:
         if "=" not in override:
             raise ConfigError(f"{override!r}: expected key=value, for instance decide.clips.min_s=2")

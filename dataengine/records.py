@@ -282,6 +282,7 @@ class Quality(Record):
     aesthetic: float | None = Field(description="1…10; None where no model was configured")
     content: Box = Field(description="the picture without black bars")
     hashes: tuple[str, ...] = Field(description="perceptual hash of each still, 64 bits in hex")
+    nsfw: tuple[Share, ...] | None = Field(None, description="None where no model was configured")
 
 
 class Sighting(Record):
@@ -404,6 +405,20 @@ class EntityMask(Record):
 
 class Segmentation(Record):
     masks: tuple[EntityMask, ...]
+
+
+class Look(Record):
+    """What an entity looks like in a still, as a vector that is near where the same thing is seen again."""
+
+    entity: EntityId
+    still: int
+    vector: tuple[float, ...] = Field(description="of unit length")
+
+
+class Looks(Record):
+    """The looks of a clip's attributes."""
+
+    looks: tuple[Look, ...]
 
 
 class Background(Record):
@@ -550,6 +565,19 @@ class Pair(Record):
         bodies = (s.body for s in self.subjects if s.body is not None)
         return (*head, *groups, *bodies)
 
+    def frame_of(self, reference: Reference) -> tuple[int, int]:
+        """Width and height of the frame that a reference was cut from: boxes and masks are that frame's."""
+        origin = reference.origin
+        return (self.width, self.height) if origin is None else (origin.width, origin.height)
+
+    @model_validator(mode="after")
+    def _pairing_is_told(self) -> Self:
+        """Whether references come from other clips shows in `pairing`."""
+        foreign = any(reference.origin is not None for reference in self.references)
+        if foreign != (self.pairing == "cross_clip"):
+            raise ValueError(f"{self.key}: pairing {self.pairing}, and references from other clips: {foreign}")
+        return self
+
     @model_validator(mode="after")
     def _spans_are_ties(self) -> Self:
         """Every phrase stands in the caption where its span says, and no two entities share a character.
@@ -588,6 +616,15 @@ class Reason(NamedTuple):
     detail: str
 
 
+class Witness(Record):
+    """What ties a phrase to one person of a clip: the annotator's votes, and its pixels in one still."""
+
+    person: int
+    still: int | None = Field(description="None where no still has a mask of it")
+    votes: Share | None
+    inside: Share | None = Field(description="of its pixels, inside this person's body box in that still")
+
+
 class Dropped(Record):
     """A part of a clip that its pair goes without, and why."""
 
@@ -595,6 +632,7 @@ class Dropped(Record):
     phrase: str
     rule: str
     detail: str
+    witnesses: tuple[Witness, ...] = Field((), description="of whose it is, where they do not agree")
 
 
 class Decision(Record):

@@ -38,6 +38,7 @@ STORED: tuple[type[Record], ...] = (
     records.Caption,
     records.Grounding,
     records.Segmentation,
+    records.Looks,
     records.Background,
     records.EncodedClip,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -14,15 +15,16 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from dataengine import masks
 from dataengine.audit.apply import CutsOf
 from dataengine.audit.checking import Summary, check_dataset
 from dataengine.audit.checks import Aids, Scorer, TokensAt
-from dataengine.audit.events import EventLog, Verdict, stored_events
+from dataengine.audit.events import Event, EventLog, Verdict, stored_events
 from dataengine.audit.exchange import Format, Said, from_coco, from_parquet, to_coco, to_parquet
 from dataengine.audit.repairs import Cut, Cuts, Repair, nothing_stored
 from dataengine.audit.state import fold
 from dataengine.config import CONF, AuditSettings, ConfigError, load, profile_file
-from dataengine.decide.references import Candidate, of_face, of_mask
+from dataengine.decide.references import whole_pixels
 from dataengine.engine.measurements import Ledger, Measurements
 from dataengine.models import colour_names
 from dataengine.records import (
@@ -91,9 +93,8 @@ def import_events(output: str, file: Path) -> int:
         states = fold(log.events())
         there = {(s.auditor, s.key): (s.repairs, s.last_verdict) for s in states.values()}
         new = [one for one in said if not _has(there.get((one.auditor, one.key)), one)]
-        for one in new:
-            log.append(one.auditor, one.key, one.action)
-        return len(new)
+        at = datetime.now(UTC)
+        return log.merge([Event(id=i, at=at, **one._asdict()) for i, one in enumerate(new, 1)])
 
 
 def _has(state: tuple[tuple[Repair, ...], Verdict | None] | None, one: Said) -> bool:
@@ -236,34 +237,41 @@ class _Clip:
         subject = next((s for s in self._pair.subjects if s.face.entity == entity), None)
         if subject is None or not isinstance(self._people, People):
             return None
+        size = (self._pair.width, self._pair.height)
         for person in self._people.people:
-            there = {s.still: s for s in person.sightings}
-            size = (self._pair.width, self._pair.height)
+            there = {sighting.still: sighting for sighting in person.sightings}
             known, wanted = there.get(subject.face.still), there.get(still)
-            if known is not None and wanted is not None and of_face(known, *size).box == subject.face.box:
-                return self._placed(of_face(wanted, *size)).model_copy(
-                    update={"sharpness": wanted.sharpness, "frontal": wanted.frontal, "visible": wanted.visible}
-                )
+            if known is None or wanted is None or whole_pixels(known.face, *size) != subject.face.box:
+                continue
+            box = whole_pixels(wanted.face, *size)
+            return Cut(
+                time_s=self._time_s(still),
+                box=box,
+                area_share=box.area / (size[0] * size[1]),
+                score=wanted.face_score,
+                mask=None,
+                sharpness=wanted.sharpness,
+                frontal=wanted.frontal,
+                visible=wanted.visible,
+            )
         return None
 
     def _masked(self, entity: EntityId, still: int) -> Cut | None:
         if not isinstance(self._segmentation, Segmentation):
             return None
         found = next((m for m in self._segmentation.masks if (m.entity, m.still) == (entity, still)), None)
-        if found is None:
+        if found is None or (area := masks.area(found.mask)) == 0:
             return None
         best = self._grounding.best if isinstance(self._grounding, Grounding) else {}
         grounded = best[entity, still].score if (entity, still) in best else 1.0
-        candidate = of_mask(found, grounded, 0.0)
-        return self._placed(candidate).model_copy(update={"mask": found.mask}) if candidate.area_share else None
-
-    def _placed(self, candidate: Candidate) -> Cut:
-        assert isinstance(self._stills, Stills)
-        time_s = max(0.0, self._stills.stills[candidate.still].time_s - self._pair.clip.start_s)
         return Cut(
-            time_s=round(time_s, 6),
-            box=candidate.box,
-            area_share=candidate.area_share,
-            score=candidate.score,
-            mask=None,
+            time_s=self._time_s(still),
+            box=found.box,
+            area_share=area / (found.mask.width * found.mask.height),
+            score=min(found.score, grounded),
+            mask=found.mask,
         )
+
+    def _time_s(self, still: int) -> float:
+        assert isinstance(self._stills, Stills)
+        return round(max(0.0, self._stills.stills[still].time_s - self._pair.clip.start_s), 6)

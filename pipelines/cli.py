@@ -124,6 +124,8 @@ def build(
     profile: Profile = "embedded",
     address: Address = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run: as `dataengine plan`.")] = False,
+    licence: Annotated[str, typer.Option(help="Of the videos; it stands in every sample.")] = "",
+    licences: Annotated[str, typer.Option(help="A CSV file source,licence for those that have their own.")] = "",
 ) -> None:
     """Build relational training shards from raw videos.
 
@@ -138,11 +140,90 @@ def build(
     - `dataengine build --input a.mp4 b.mp4 --output shards/ decide.clips.min_s=2`
     - `dataengine build --input videos/ --output shards/ --address auto`
     """
+    given = {"licence": licence, "licences": str(Path(licences).absolute()) if licences else ""}
+    words = [*(words or []), *(f"decide.{key}={json.dumps(value)}" for key, value in given.items() if value)]
     places, settings = _asked(words, source, output, profile)
     if dry_run:
         _plan(places, output, settings, 0, address)
         return
     _build(places, output, settings, address)
+
+
+@app.command()
+def decide(
+    output: Output,
+    overrides: Overrides = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Only say what this rule would change. Repeat it for more rules."),
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Decide again on what is stored: other filters, pairs or splits, in seconds. No model runs, no video is read.
+
+    Settings are those of the last build; whatever is changed here stays changed. With --what-if nothing is written:
+    it prints how many samples each rule would remove or bring back, alone and all together.
+
+    **Examples**
+
+    - `dataengine decide shards/ decide.filters.face_min_px=64`
+    - `dataengine decide shards/ --what-if filters.face_min_px=96 --what-if filters.clip_min_motion=0.02`
+    """
+    with explained():
+        if what_if:
+            from pipelines.show import show_what_if
+            from pipelines.whatif import what_if as look
+
+            if overrides:
+                raise ConfigError("--what-if changes nothing: give every rule as a --what-if, or none")
+            show_what_if(look(output, what_if), console)
+            return
+        from pipelines.redecide import redecide
+        from pipelines.show import show_build
+
+        summary, waiting = redecide(output, overrides or [], address, console)
+        show_build(summary, output, console)
+    if waiting:
+        console.print(f"  [yellow]{waiting} clips now wait for stages that never saw them: run `build`[/]")
+    raise typer.Exit(_exit_code(summary.pairs, summary.quarantined))
+
+
+@app.command()
+def forget(
+    output: Output,
+    target: Annotated[str, typer.Option("--output", help="Where the version without them goes; nothing is there yet.")],
+    source: Annotated[list[str] | None, typer.Option(help="A source id, or a name below the input folder.")] = None,
+    face: Annotated[list[str] | None, typer.Option(help="A .npy file of embeddings, or a picture of one face.")] = None,
+    similarity: Annotated[float, typer.Option(help="Cosine from which a face is taken for one of these.")] = 0.4,
+    address: Address = None,
+) -> None:
+    """Write a version of a dataset without some sources or people, from its measurements up, and list what is gone.
+
+    Clips that show a forgotten face are left out whole. The new version remembers ids and times, so that a later build
+    of it does not bring them back. The old one is not touched: delete it yourself.
+
+    **Examples**
+
+    - `dataengine forget shards/ --source holiday/beach.mp4 --output shards2/`
+    - `dataengine forget shards/ --face somebody.npy --output shards2/`
+    """
+    from pipelines.forget import LIST
+    from pipelines.forget import forget as write_without
+
+    if not source and not face:
+        errors.print("[bold red]error[/] name a --source or a --face: dataengine forget --help")
+        raise typer.Exit(Exit.USAGE)
+    with explained():
+        removed = write_without(output, target, source or [], face or [], similarity, address)
+    console.print(
+        f"{len(removed.sources)} sources, {len(removed.clips)} clips, {len(removed.samples)} samples and "
+        f"{removed.outcomes} stored measurements are gone; {removed.summary.pairs} samples are left in "
+        f"{escape(target)}",
+        highlight=False,
+    )
+    if removed.unknown:
+        console.print(f"  [yellow]{removed.unknown} clips show people whom no embedding describes: look at them[/]")
+    console.print(f"  {escape(target)}/{LIST} lists them", highlight=False)
 
 
 @app.command()

@@ -21,7 +21,7 @@ from dataengine.engine.gpus import Gpu, gpus_here, on_gpu_nodes
 from dataengine.engine.pipeline import Step, pools
 from dataengine.models.onnx_session import providers_of
 from dataengine.weights import MissingWeightsError, Weights
-from pipelines.stages import CLIP_STAGES, SOURCE_STAGES, make, steps
+from pipelines.stages import make, stages, steps
 
 EXTRAS = {"vllm": "vllm"}
 """Which extra of the project brings a package."""
@@ -74,7 +74,7 @@ def preflight(settings: BuildSettings, cluster: bool = False) -> Preflight:
     lacking: dict[str, list[str]] = {}
     """Stages by what they lack: several may use one model."""
     made: list[Step] = []
-    for kind in (*SOURCE_STAGES, *CLIP_STAGES):
+    for kind in stages(settings):
         try:
             made.append(make(kind, settings))
         except (ConfigError, MissingWeightsError, FileNotFoundError, metadata.PackageNotFoundError) as error:

@@ -16,6 +16,7 @@ from dataengine.engine.plan import Plan
 from dataengine.engine.progress import clock, money
 from dataengine.records import RunSummary
 from pipelines.preflight import Preflight
+from pipelines.whatif import WhatIf
 
 if TYPE_CHECKING:  # torch, which a build does not need
     from dataengine.lumosx.sampling import SampleResult
@@ -54,6 +55,20 @@ def show_build(summary: RunSummary, output: str, console: Console) -> None:
     if summary.quarantined:
         console.print(f"  [yellow]{summary.quarantined} quarantined: {escape(output)}/quarantine.parquet says why[/]")
     console.print(f"  {escape(output)}/report.html", highlight=False)
+
+
+def show_what_if(found: WhatIf, console: Console) -> None:
+    """How many samples each change of the rules removes and brings back, and what is left."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("rule", no_wrap=True, overflow="fold")
+    for name in ("removes", "brings back", "samples", "subjects", "attributes", "to be measured"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row("as it is", "·", "·", *map(str, (found.kept, found.subjects, found.attributes)), "·")
+    for change in found.changes:
+        counts = (change.removed, change.restored, change.kept, change.subjects, change.attributes, change.waiting)
+        table.add_row(escape(change.what), *(str(n) if n else "·" for n in counts))
+    console.print(table)
+    console.print(f"  [dim]of {found.clips} clips; nothing was written[/]", highlight=False)
 
 
 def show_preflight(checked: Preflight, console: Console) -> None:

@@ -184,7 +184,7 @@ class EventLog:
                     if event.action.event not in numbers:
                         raise EventRefused(f"event {event.id} undoes {event.action.event}, which is not among them")
                     event = event.model_copy(update={"action": Undo(event=numbers[event.action.event])})
-                there = self._find(event)
+                there = None if empty else self._find(event)
                 added += there is None
                 numbers[last] = self._insert(event, last if empty else None) if there is None else there
         return added

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 BITS = 64
+
+_BLOCK = 512
+"""Rows compared at once with all that share a piece with them."""
 
 
 def hamming(a: str, b: str) -> int:
@@ -28,26 +34,52 @@ def near_duplicates(clips: Mapping[str, Sequence[str]], most_bits: int) -> tuple
     """
     if not 0 <= most_bits < BITS:
         raise ValueError(f"most_bits must be 0…{BITS - 1}, got {most_bits}")
-    parent = {name: name for name in clips}
+    alike: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for name in sorted(clips):
+        if clips[name]:
+            alike[tuple(int(h, 16) for h in clips[name])].append(name)
+    links = _links(np.array(list(alike), np.uint64).reshape(len(alike), -1), most_bits)
+    groups: dict[int, list[str]] = defaultdict(list)
+    for names, group in zip(alike.values(), grouped(len(alike), links), strict=True):
+        groups[group] += names
+    return tuple(sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1))
 
-    def root(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
 
+def surplus(clips: Mapping[str, Sequence[str]], most_bits: int) -> dict[str, str]:
+    """Of every group of near duplicates all but the first by id, each with that first one: ids are content, so the one
+    that is kept does not depend on the order of anything."""
+    return {name: group[0] for group in near_duplicates(clips, most_bits) for name in group[1:]}
+
+
+def grouped(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
+    """For each of `count` things the smallest one that links join it to (its connected component)."""
+    parent = list(range(count))
+
+    def root(one: int) -> int:
+        while parent[one] != one:
+            parent[one] = parent[parent[one]]
+            one = parent[one]
+        return one
+
+    for a, b in links:
+        a, b = root(a), root(b)
+        parent[max(a, b)] = min(a, b)
+    return [root(one) for one in range(count)]
+
+
+def _links(hashes: NDArray[np.uint64], most_bits: int) -> Iterator[tuple[int, int]]:
+    """Pairs of rows (n, stills) at most `most_bits` apart in every still; near in every still is near in the first."""
+    if not len(hashes):
+        return
     edges = [round(i * BITS / (most_bits + 1)) for i in range(most_bits + 2)]
     for start, end in pairwise(edges):
-        alike: dict[int, list[str]] = defaultdict(list)
-        for name, hashes in clips.items():
-            if hashes:  # near in every still means near in the first
-                alike[int(hashes[0], 16) >> start & ((1 << end - start) - 1)].append(name)
-        for names in alike.values():
-            for i, a in enumerate(names):
-                for b in names[:i]:
-                    if root(a) != root(b) and apart(clips[a], clips[b]) <= most_bits:
-                        parent[root(a)] = root(b)
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in clips:
-        groups[root(name)].append(name)
-    return tuple(sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1))
+        piece = hashes[:, 0] >> np.uint64(start) & np.uint64((1 << end - start) - 1)
+        order = np.argsort(piece, kind="stable")
+        for members in np.split(order, np.flatnonzero(np.diff(piece[order])) + 1):
+            for at in range(0, len(members) - 1, _BLOCK):
+                rows, others = members[at : at + _BLOCK], members[at:]
+                near = np.bitwise_count(hashes[rows, None, 0] ^ hashes[None, others, 0]) <= most_bits
+                a, b = np.nonzero(near & (rows[:, None] != others[None, :]))
+                a, b = rows[a], others[b]
+                same = (np.bitwise_count(hashes[a] ^ hashes[b]) <= most_bits).all(axis=1)
+                yield from zip(a[same].tolist(), b[same].tolist(), strict=True)

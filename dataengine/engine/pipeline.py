@@ -22,6 +22,8 @@ class Step:
     stage: Stage
     resources: Resources
     admit: Callable[[Row], Rejected | None] | None = None
+    admit_reads: tuple[type[Record], ...] = ()
+    """What the gate looks at, beside what the stage itself reads."""
 
 
 def pools(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
@@ -67,7 +69,7 @@ class Pipeline:
         return {step.stage.writes: step.stage.name for step in self.steps}
 
     def readers_after(self, name: str, kind: type[Record]) -> list[str]:
-        """The stages behind stage `name` that read `kind`."""
+        """The stages behind stage `name` that read `kind`, or whose gates do."""
         names = [step.stage.name for step in self.steps]
         later = self.steps[names.index(name) + 1 :]
-        return [step.stage.name for step in later if kind in step.stage.reads]
+        return [step.stage.name for step in later if kind in step.stage.reads or kind in step.admit_reads]

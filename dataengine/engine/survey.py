@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -62,15 +63,16 @@ def survey(
     ledgers: Mapping[str, Ledger],
     sources: Iterable[SourceVideo],
     wanted: Callable[[Step], bool] = lambda step: True,
+    gates: bool = True,
 ) -> Iterator[Standing]:
     """Every clip of the sources (or the source itself, if it has none yet) in order, with the records that are stored.
 
     Records that `wanted` leaves out are looked up but not read; gates and the cut must not need them. Media are not
-    read.
+    read. Without `gates` every row goes on as far as it was ever measured.
     """
 
     def advanced(standings: Sequence[Standing], step: Step) -> list[Standing]:
-        return _advance(standings, step, measurements, ledgers[step.stage.name], wanted(step))
+        return _advance(standings, step, measurements, ledgers[step.stage.name], wanted(step), gates)
 
     for group in _batches(sources):
         standings = [Standing(Cargo(Row(source))) for source in group]
@@ -87,10 +89,11 @@ class Census:
     """Counts standings by stage. Rows of source stages are sources, rows of the others are clips."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self.stages = {step.stage.name: StageStanding() for step in pipeline.steps}
-        self._order = list(self.stages)
+        self._order = [step.stage.name for step in pipeline.steps]
         self._sources = len(pipeline.source_steps)
         self._source = ""
+        # Most rows stand alike: each way to stand is counted, and spread over the stages at the end.
+        self._alike: Counter[tuple[int, int, str | None, frozenset[str]]] = Counter()
 
     def add(self, standing: Standing) -> None:
         """Standings come as `survey` gives them: those of one source after each other."""
@@ -100,18 +103,31 @@ class Census:
         source = standing.cargo.row.source.source_id
         first = self._sources if source == self._source else 0
         self._source = source
-        for number in range(first, len(order)):
-            counted = self.stages[order[number]]
-            if number < at:
-                counted.stored += 1
-            elif fate is None:
-                counted.waiting += number == at
-                counted.stored += number > at and order[number] in standing.ahead
-                counted.behind += number > at and order[number] not in standing.ahead
-            elif number == at and isinstance(fate, Quarantined) and fate.stage == order[number]:
-                counted.failed += 1
-            else:
-                counted.spared += 1
+        stop = None if fate is None else fate.stage if isinstance(fate, Quarantined) else _REFUSED
+        self._alike[first, at, stop, standing.ahead] += 1
+
+    @property
+    def stages(self) -> dict[str, StageStanding]:
+        counted = {name: StageStanding() for name in self._order}
+        for (first, at, stop, ahead), rows in self._alike.items():
+            for number in range(first, len(self._order)):
+                name = self._order[number]
+                here = counted[name]
+                if number < at:
+                    here.stored += rows
+                elif stop is None:
+                    here.waiting += rows * (number == at)
+                    here.stored += rows * (number > at and name in ahead)
+                    here.behind += rows * (number > at and name not in ahead)
+                elif number == at and stop == name:
+                    here.failed += rows
+                else:
+                    here.spared += rows
+        return counted
+
+
+_REFUSED = ""
+"""In place of the stage at which a row failed: a rule stopped it."""
 
 
 def total(censuses: Iterable[Mapping[str, StageStanding]]) -> dict[str, StageStanding]:
@@ -136,10 +152,10 @@ def _clips(source: Standing, pipeline: Pipeline) -> list[Standing]:
 
 
 def _advance(
-    standings: Sequence[Standing], step: Step, measurements: Measurements, ledger: Ledger, wanted: bool
+    standings: Sequence[Standing], step: Step, measurements: Measurements, ledger: Ledger, wanted: bool, gates: bool
 ) -> list[Standing]:
     name = step.stage.name
-    entered = [_through_gate(standing, step) for standing in standings]
+    entered = [_through_gate(standing, step) for standing in standings] if gates else standings
     ids = [standing.cargo.row.id for standing in entered if standing.cargo.fate is None]
     places = dict(zip(ids, ledger.find(ids).tolist(), strict=True))
     complete = [standing.cargo.row.id for standing in entered if standing.stage is None]

@@ -15,10 +15,12 @@ from dataengine.measure.frames import pictures
 from dataengine.measure.shots import content_box
 from dataengine.models.aesthetic import Aesthetic
 from dataengine.models.interfaces import Image
+from dataengine.models.nsfw import Nsfw
 from dataengine.records import Box, Quality, Record, Stills
 from dataengine.stage import BadInput, Row, Stage
 from dataengine.store import open_source
 from dataengine.video import Frame, Video
+from dataengine.weights import Needs
 
 LINES = 360
 """Frames are looked at with this height, so that figures of small and large videos compare."""
@@ -55,29 +57,37 @@ class QualityStage(Stage[Quality]):
     def __init__(self, settings: QualitySettings) -> None:
         self.settings = settings
         self._aesthetic = Aesthetic(settings.aesthetic) if settings.aesthetic.weights else None
-        if self._aesthetic:
-            self.model, self.needs = self._aesthetic.name, self._aesthetic.needs
+        self._nsfw = Nsfw(settings.nsfw) if settings.nsfw.weights else None
+        if self._models:
+            self.model = ", ".join(model.name for model in self._models)
+            self.needs = sum((model.needs for model in self._models), Needs())
+
+    @property
+    def _models(self) -> list[Aesthetic | Nsfw]:
+        return [model for model in (self._aesthetic, self._nsfw) if model is not None]
 
     @property
     def revision(self) -> str:
-        return self._aesthetic.revision if self._aesthetic else ""
+        return " ".join(model.revision for model in self._models)
 
     def parameters(self) -> Mapping[str, Any]:
         return self.settings.parameters()
 
     def setup(self) -> None:
         cv2.setNumThreads(1)
-        if self._aesthetic:
-            self._aesthetic.load()
+        for model in self._models:
+            model.load()
 
     def process(self, rows: Sequence[Row]) -> Sequence[Quality]:
         clips = [pictures(row[Stills]) for row in rows]
         measured = [self._quality(row, images) for row, images in zip(rows, clips, strict=True)]
-        if self._aesthetic is None:
-            return measured
-        scores = iter(self._aesthetic.score([image for images in clips for image in images]))
-        means = [sum(next(scores) for _ in images) / len(images) for images in clips]
-        return [m.model_copy(update={"aesthetic": round(mean, 3)}) for m, mean in zip(measured, means, strict=True)]
+        if self._aesthetic:
+            means = [sum(scores) / len(scores) for scores in _by_clip(self._aesthetic, clips)]
+            measured = [m.model_copy(update={"aesthetic": round(v, 3)}) for m, v in zip(measured, means, strict=True)]
+        if self._nsfw:
+            scored = [tuple(round(score, 4) for score in scores) for scores in _by_clip(self._nsfw, clips)]
+            measured = [m.model_copy(update={"nsfw": v}) for m, v in zip(measured, scored, strict=True)]
+        return measured
 
     def _quality(self, row: Row, images: Sequence[Image]) -> Quality:
         content = content_box(images)
@@ -121,6 +131,12 @@ class QualityStage(Stage[Quality]):
             starts = [clip.start_s + (i + 0.5) / count * max(0.0, clip.seconds - apart) for i in range(count)]
             frames = video.frames_at([t for start in starts for t in (start, start + apart)], size=size)
         return list(zip(frames[::2], frames[1::2], strict=True))
+
+
+def _by_clip(model: Aesthetic | Nsfw, clips: Sequence[Sequence[Image]]) -> list[list[float]]:
+    """A score for every image, all looked at together."""
+    scores = iter(model.score([image for images in clips for image in images]))
+    return [[next(scores) for _ in images] for images in clips]
 
 
 def without_edges(content: Box, width: int, height: int) -> Box:

@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dataengine.config import AestheticSettings
+from dataengine.models.clip_encoder import FILES, ClipEncoder
 from dataengine.models.interfaces import Image
-from dataengine.models.placement import device_of, dtype_of, takes_gpu
+from dataengine.models.placement import takes_gpu
 from dataengine.weights import Needs, Weights
 
 if TYPE_CHECKING:
     import torch
 
-FILES = ("config.json", "preprocessor_config.json", "*.safetensors")
 GPU_GIB = 1.5
 """CLIP ViT-L/14's image encoder in bfloat16 and a batch of images of 224 × 224."""
 
@@ -56,44 +56,22 @@ class Aesthetic:
 
 @dataclass(frozen=True)
 class _Network:
-    encoder: Any
-    processor: Any
+    encoder: ClipEncoder
     head: torch.nn.Sequential
-    images: int = 32
 
     @classmethod
     def load(cls, folder: Path, head_file: Path, settings: AestheticSettings) -> _Network:
-        from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
-
-        device = device_of(settings)
-        encoder, report = CLIPVisionModelWithProjection.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=dtype_of(settings, device),
-            output_loading_info=True,
-        )
-        # A whole CLIP holds the text half too; what the image half lacks would be left at random values.
-        if missing := sorted(map(str, report["missing_keys"])):
-            raise ValueError(f"{folder}: the weights do not fit CLIP's image encoder, these are missing: {missing[:5]}")
+        encoder = ClipEncoder.load(folder, settings)
         head = linear_layers(read_tensors(head_file), str(head_file))
-        if (takes := head[0].in_features) != (gives := encoder.config.projection_dim):
-            raise ValueError(f"{head_file}: the head takes {takes} values and {folder} gives {gives}")
-        processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-        return cls(encoder.to(device).eval(), processor, head.to(device).eval())
+        if (takes := head[0].in_features) != encoder.size:
+            raise ValueError(f"{head_file}: the head takes {takes} values and {folder} gives {encoder.size}")
+        return cls(encoder, head.to(encoder.network.device).eval())
 
     def score(self, images: Sequence[Image]) -> list[float]:
         import torch
 
-        scores: list[float] = []
-        for start in range(0, len(images), self.images):
-            batch = list(images[start : start + self.images])
-            pixels = self.processor(batch, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
-            with torch.inference_mode():
-                embeddings = self.encoder(pixels.to(self.encoder.device, self.encoder.dtype)).image_embeds.float()
-                unit = embeddings / embeddings.norm(dim=-1, keepdim=True)
-                scores += self.head(unit)[:, 0].tolist()
-        return scores
+        with torch.inference_mode():
+            return self.head(self.encoder.embed(images))[:, 0].tolist()
 
 
 def read_tensors(file: Path) -> Mapping[str, torch.Tensor]:

@@ -23,6 +23,7 @@ SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("split", pa.string()),
+        ("pairing", pa.string()),
         ("subjects", pa.int32()),
         ("attributes", pa.int32()),
         ("objects", pa.int32()),
@@ -30,6 +31,7 @@ SCHEMA = pa.schema(
         ("shard", pa.string()),
         ("clip_id", pa.string()),
         ("source_id", pa.string()),
+        ("licence", pa.string()),
         ("caption", pa.string()),
         ("phrases", pa.list_(pa.string())),
         ("seconds", pa.float64()),
@@ -58,6 +60,7 @@ class IndexRow(Record):
 
     key: str
     split: str
+    pairing: str
     subjects: int
     attributes: int
     objects: int
@@ -65,6 +68,7 @@ class IndexRow(Record):
     shard: str
     clip_id: str
     source_id: str
+    licence: str | None
     caption: str
     phrases: tuple[str, ...] = Field(description="every phrase that is tied to an entity, once")
     seconds: float
@@ -82,6 +86,7 @@ class IndexRow(Record):
         return cls(
             key=pair.key,
             split=pair.split,
+            pairing=pair.pairing,
             subjects=len(pair.subjects),
             attributes=sum(len(subject.attributes) for subject in pair.subjects),
             objects=len(pair.objects),
@@ -89,6 +94,7 @@ class IndexRow(Record):
             shard=shard,
             clip_id=pair.clip.clip_id,
             source_id=pair.clip.source_id,
+            licence=pair.licence,
             caption=pair.caption,
             phrases=tuple(dict.fromkeys(reference.phrase.text for reference in pair.references)),
             seconds=pair.frames / pair.fps,

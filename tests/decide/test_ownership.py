@@ -5,33 +5,21 @@ import pytest
 
 from dataengine import masks
 from dataengine.config import FilterRules
-from dataengine.decide.ownership import check_mask, check_votes, name_subjects
-from dataengine.records import (
-    Box,
-    Caption,
-    EntityMask,
-    Mention,
-    People,
-    Person,
-    PersonMention,
-    Phrase,
-    Reason,
-    Sighting,
-    Vote,
-)
+from dataengine.decide import facts, ownership
+from dataengine.decide.facts import MaskFacts, SubjectWords, Words
+from dataengine.decide.ownership import Elected, check_track, name_subjects
+from dataengine.records import Box, EntityMask, People, Person, Reason, Sighting, Witness
 
 RULES = FilterRules(owner_min_share=0.5, owner_min_inside=0.6, owner_min_margin=0.2)
 
 
-def mention(*shares: float) -> Mention:
-    """A phrase with these shares of votes for person 0, 1, …"""
-    votes = tuple(Vote(person=person, share=share) for person, share in enumerate(shares))
-    return Mention(phrase=Phrase(text="words", span=None), votes=votes)
+def mention(*shares: float) -> dict[int, float]:
+    """These shares of votes for person 0, 1, …"""
+    return dict(enumerate(shares))
 
 
-def caption(*nouns: Mention) -> Caption:
-    people = tuple(PersonMention(noun=noun, attributes=()) for noun in nouns)
-    return Caption(text="", people=people, objects=(), background=None, answers=())
+def caption(*nouns: dict[int, float]) -> tuple[SubjectWords, ...]:
+    return tuple(SubjectWords(Words("words", None, None, None, votes), ()) for votes in nouns)
 
 
 def people(*bodies: Box, score: float = 0.9) -> People:
@@ -59,6 +47,15 @@ def found(x0: int, x1: int, still: int = 0) -> EntityMask:
     return EntityMask(entity="s0.a0", still=still, box=masks.tight_box(mask), mask=mask, score=1)
 
 
+def check_votes(votes: dict[int, float], person: int, rules: FilterRules) -> Reason | None:
+    return ownership.check_votes(votes, person, rules)
+
+
+def check_mask(mask: EntityMask, person: int, everybody: People, rules: FilterRules) -> Reason | None:
+    sure = [p.index for p in everybody.people for s in p.sightings if s.face_score >= rules.face_score]
+    return ownership.check_mask(facts.of_mask(mask, 1.0, everybody), person, sure, rules)
+
+
 def rule(reason: object) -> str | None:
     assert reason is None or isinstance(reason, Reason)
     return None if reason is None else reason.rule
@@ -66,7 +63,7 @@ def rule(reason: object) -> str | None:
 
 def test_subjects_are_named_by_votes():
     named = name_subjects(caption(mention(0.1, 0.9), mention(0.6, 0.4)), RULES)
-    assert named == (Vote(person=1, share=0.9), Vote(person=0, share=0.6))
+    assert named == (Elected(1, 0.9), Elected(0, 0.6))
     unsure = name_subjects(caption(mention(), mention(0.5, 0.5), mention(0.49, 0.1)), RULES)
     assert [rule(reason) for reason in unsure] == ["owner_votes", "owner_votes", "owner_min_share"]
 
@@ -74,7 +71,7 @@ def test_subjects_are_named_by_votes():
 def test_two_names_for_one_person_are_both_refused():
     named = name_subjects(caption(mention(0.9, 0), mention(0.6, 0.1), mention(0, 0.8)), RULES)
     assert [rule(r) for r in named[:2]] == ["owner_conflict", "owner_conflict"]
-    assert named[2] == Vote(person=1, share=0.8)
+    assert named[2] == Elected(1, 0.8)
 
 
 def test_votes_against_the_caption():
@@ -124,3 +121,33 @@ def test_votes_that_nearly_tie_name_nobody():
     assert [rule(reason) for reason in name_subjects(caption(close, mention(0, 0.9)), RULES)[:1]] == [
         "owner_min_vote_margin"
     ]
+
+
+def on(still: int, **inside: float) -> MaskFacts:
+    """A mask with these shares inside p0, p1, …"""
+    shares = {int(name[1:]): share for name, share in inside.items()}
+    return MaskFacts(still, Box(0, 0, 9, 9), 0.1, 1.0, None, 1.0, shares)
+
+
+def test_a_track_that_changes_people_is_nobodys():
+    theirs, unclear, nobody = on(0, p0=0.1, p1=0.9), on(1, p0=0.9, p1=0.8), on(2, p0=0.2, p1=0.1)
+    both = [0, 1]
+    assert check_track(0, 1, [(theirs, both)], RULES) is None, "half of the stills are enough"
+    assert rule(check_track(0, 1, [(theirs, both), (theirs, both)], RULES)) == "owner_min_stills"
+    assert check_track(0, 1, [(unclear, both), (nobody, both)], RULES) is None, "that speaks for nobody else"
+    assert check_track(0, 1, [(theirs, [1]), (theirs, [1])], RULES) is None, "the owner is not seen there"
+    strict = RULES.model_copy(update={"owner_min_stills": 1.0})
+    assert check_track(0, 2, [(theirs, both)], strict) == Reason(
+        "owner_min_stills", "on person 0 in 2 stills, rather on others in 1"
+    )
+
+
+def test_witnesses_are_listed_still_by_still():
+    heard = ownership.witnesses({0: 0.7, 2: 0.3}, [on(0, p0=0.1, p1=0.9)])
+    assert heard == (
+        Witness(person=0, still=0, votes=0.7, inside=0.1),
+        Witness(person=1, still=0, votes=0.0, inside=0.9),
+        Witness(person=2, still=0, votes=0.3, inside=None),
+    )
+    assert ownership.witnesses({}, [on(0, p0=1.0)])[0].votes is None
+    assert ownership.witnesses({1: 0.5}, []) == (Witness(person=1, still=None, votes=0.5, inside=None),)

@@ -134,6 +134,32 @@ def test_an_attribute_on_somebody_else_is_dropped(measured_clip):
     assert [s.attributes for s in pair_of(measured).subjects] == [(), ()]
 
 
+def test_what_is_disputed_is_listed_with_all_witnesses(measured_clip):
+    measured = measured_clip(0)
+    worn = measured.caption.people[0].attributes[0].model_copy(update={"votes": (Vote(person=1, share=0.9),)})
+    (disputed,) = decide(with_attributes(measured, 0, worn)).dropped
+    assert {(w.person, w.still, w.votes, round(w.inside)) for w in disputed.witnesses} == {
+        (person, still, votes, inside) for still in range(3) for person, votes, inside in ((0, 0.0, 1), (1, 0.9, 0))
+    }
+    assert decide(measured, filters(attribute_min_area=0.9)).dropped[0].witnesses == (), "nothing is disputed there"
+
+
+def test_an_attribute_that_walks_to_somebody_else_is_nobodys(measured_clip):
+    measured = measured_clip(0)
+    other = {m.still: m for m in measured.segmentation.masks if m.entity == "s1.a0"}
+
+    def astray(stills):
+        def change(m):
+            there = m.entity == "s0.a0" and m.still in stills
+            return other[m.still].model_copy(update={"entity": "s0.a0"}) if there else m
+
+        return with_masks(measured, change)
+
+    assert dropped(astray([0])) == {}
+    assert dropped(astray([0, 1])) == {"s0.a0": "owner_min_stills"}
+    assert dropped(astray([0]), filters(owner_min_stills=1)) == {"s0.a0": "owner_min_stills"}
+
+
 def test_votes_against_the_caption_drop_an_attribute(measured_clip):
     measured = measured_clip(0)
     worn = measured.caption.people[0].attributes[0].model_copy(update={"votes": (Vote(person=1, share=0.9),)})

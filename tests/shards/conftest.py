@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dataengine.config import DecideSettings, PairRules, ShardSettings
-from dataengine.decide.pairs import Measured, decide_pair
+from dataengine.decide.facts import Measured
+from dataengine.decide.pairs import decide_pair
 from dataengine.records import Pair, Provenance, RunSummary, StageProvenance
 from dataengine.shards.assembly import Member, assemble
 from dataengine.shards.card import RUN
