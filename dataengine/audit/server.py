@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from importlib import resources
 from typing import Annotated, Any
@@ -233,17 +234,24 @@ def _add_data(app: FastAPI, desk: Desk, rules: Access) -> None:
 def _add_page(app: FastAPI) -> None:
     # Read once: an address is looked up among these names and never becomes a path.
     files = page_files()
+    tags = {name: f'"{hashlib.sha256(data).hexdigest()[:24]}"' for name, data in files.items()}
+
+    def file(name: str, known: str | None) -> Response:
+        """A file of the page, unless the browser has it as it is."""
+        headers = {"cache-control": "no-cache", "etag": tags[name]}
+        if known == tags[name]:
+            return Response(status_code=304, headers=headers)
+        return Response(files[name], media_type=_TYPES[name.rsplit(".", 1)[-1]], headers=headers)
 
     @app.get("/", include_in_schema=False)
-    def page() -> Response:
-        return Response(files["index.html"], media_type=_TYPES["html"], headers={"cache-control": "no-cache"})
+    def page(if_none_match: Annotated[str | None, Header()] = None) -> Response:
+        return file("index.html", if_none_match)
 
     @app.get("/static/{name}", include_in_schema=False)
-    def static(name: str) -> Response:
+    def static(name: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
         if name not in files or name == "index.html":
             raise HTTPException(404)
-        kind = _TYPES[name.rsplit(".", 1)[-1]]
-        return Response(files[name], media_type=kind, headers={"cache-control": "no-cache"})
+        return file(name, if_none_match)
 
 
 def page_files() -> Mapping[str, bytes]:

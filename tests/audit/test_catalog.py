@@ -44,7 +44,8 @@ def index(rows: int = ROWS) -> Index:
         "owner_share": [1.0] * rows,
         "members": [member] * rows,
     }
-    return Index(pa.table(columns, INDEX_SCHEMA))
+    others = {name: [None] * rows for name in INDEX_SCHEMA.names if name not in columns}
+    return Index(pa.table(columns | others, INDEX_SCHEMA))
 
 
 def risk(rows: int = ROWS) -> pa.Table:

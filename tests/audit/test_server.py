@@ -116,6 +116,8 @@ def test_the_page_loads_its_own_files_and_nothing_else(client: TestClient) -> No
     for address in addresses:
         if address != "#main":
             assert client.get(address).status_code == 200, address
+    ahead = set(re.findall(r'modulepreload" href="/static/([^"]+)"', page))
+    assert ahead == {name for name in page_files() if name.endswith(".js")} - {"app.js"}
     assert not re.findall(r"<style|style=|<script(?![^>]*src=)|\son\w+=", page)
     sources = {name: data.decode() for name, data in page_files().items() if name.endswith((".js", ".css", ".html"))}
     for name, text in sources.items():
@@ -128,6 +130,13 @@ def test_the_page_loads_its_own_files_and_nothing_else(client: TestClient) -> No
             assert imported in sources, (name, imported)
     for colour in palette.ALL:
         assert f".c-{colour.name} {{ --colour: {colour.fill};" in sources["palette.css"]
+
+
+def test_files_that_a_browser_has_are_not_sent_again(client: TestClient) -> None:
+    first = client.get("/static/app.js")
+    again = client.get("/static/app.js", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get("/static/app.js", headers={"if-none-match": '"x"'}).status_code == 200
 
 
 def test_a_decision_is_answered_when_it_is_in_the_log(client: TestClient, desk: Desk) -> None:

@@ -34,7 +34,7 @@ from dataengine.audit.desk import Desk
 from dataengine.audit.listening import listen
 from dataengine.audit.server import create_app
 from dataengine.audit.tables import CHECKS, CHECKS_SCHEMA, RISK, RISK_SCHEMA
-from dataengine.shards.index import INDEX, SCHEMA
+from dataengine.shards.index import INDEX, SCHEMA, IndexRow, MemberAt
 from dataengine.store import Store
 
 DRAWN = 8
@@ -52,6 +52,8 @@ def generate(out: Store, samples: int, seed: int = 0) -> None:
     for number, scene in enumerate(scenes):
         shard, pair = f"train-{len(scene.pair.subjects)}s-{number:05d}.tar", scene.pair
         record = pair.to_json().encode()
+        nowhere = MemberAt(name="", offset=0, size=0, sha256="")
+        row = IndexRow.of(pair, shard, [nowhere]).model_dump()
         with out.open_output(f"shards/{shard}") as stream:
             shared, at = [], 0
             for name, data in scene.members.items():
@@ -64,15 +66,8 @@ def generate(out: Store, samples: int, seed: int = 0) -> None:
                 own = {"name": "json", "offset": at, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
                 stream.write(data)
                 at += len(data)
-                rows["members"].append([*shared, own])
-                rows["key"].append(key)
-                rows["shard"].append(shard)
-                rows["subjects"].append(len(pair.subjects))
-                rows["attributes"].append(sum(len(subject.attributes) for subject in pair.subjects))
-                rows["caption"].append(pair.caption)
-                rows["phrases"].append([reference.phrase.text for reference in pair.references])
-    constant = {"split": "train", "objects": 0, "background": True, "width": 640, "height": 360, "clip_id": "c"}
-    rows |= {name: [value] * samples for name, value in constant.items()}
+                for name, value in (row | {"key": key, "members": [*shared, own]}).items():
+                    rows[name].append(value)
     rows["source_id"] = [f"source{number // 40:06d}" for number in range(samples)]
     for name, low, high in (("seconds", 1, 10), ("face_px", 20, 300), ("face_score", 0.5, 1), ("owner_share", 0.5, 1)):
         rows[name] = rng.uniform(low, high, samples).tolist()
