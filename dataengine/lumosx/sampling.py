@@ -63,7 +63,7 @@ class ClipGenerator:
         self.model = model.requires_grad_(False).eval()
         self.codec = codec
         self.text = text
-        self.encoder = BatchEncoder(codec, text)
+        self.encoder = BatchEncoder(codec, text, model.head.modulation.device)
 
     @classmethod
     def of(cls, trained: Trained) -> ClipGenerator:
