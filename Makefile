@@ -4,6 +4,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+EXTRAS := .extras
 # As in pipelines/__init__.py: waiting threads must not spin on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 # A build is a dozen processes: each that may not keep its compiled imports compiles Ray's and ours anew, 3 s of CPU.
@@ -60,7 +61,9 @@ test-ray: setup ## Tests that use Ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'ray and not slow'
 
 test-rest: setup ## All other tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not ray and not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not ray and not slow and not eight_bit'
+	@$(UV) pip install -q --python $(BIN)/python --no-deps --target $(EXTRAS) torchao==0.18.0
+	PYTHONPATH=$(EXTRAS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m eight_bit tests/lumosx
 
 test-slow: setup ## Tests that take a minute each and start engines or trainers again after a death
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and ray'

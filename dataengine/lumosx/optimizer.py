@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from dataengine.config import ConfigError
 from dataengine.lumosx.distributed import like
 from dataengine.lumosx.settings import OptimizerSettings
 from dataengine.lumosx.weights import WeightsError
@@ -17,7 +18,7 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerSe
     """AdamW over what is trained; norms, biases and modulations do not decay.
 
     The plain one is fused, as that leaves a step out when the device says so (`advance`). `adamw8bit` is torchao's: its
-    moments have 8 bits, scaled by blocks of 256.
+    moments have 8 bits, scaled by blocks of 256. Raises `ConfigError` where torchao is not installed.
     """
     decayed = [p for name, p in parameters.items() if p.ndim > 1 and not name.endswith("modulation")]
     kept = {id(p) for p in decayed}
@@ -25,10 +26,17 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerSe
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     chosen = [group for group in groups if group["params"]]
     if settings.kind == "adamw8bit":
-        from torchao.optim import AdamW8bit  # seconds to import, and few want it
-
-        return AdamW8bit(chosen, lr=settings.lr, betas=settings.betas)
+        return _eight_bit()(chosen, lr=settings.lr, betas=settings.betas)
     return torch.optim.AdamW(chosen, lr=settings.lr, betas=settings.betas, fused=True)
+
+
+def _eight_bit() -> type[torch.optim.Optimizer]:
+    """torchao is no dependency: where it is installed, transformers imports it at every start, 2 s of CPU."""
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError as error:
+        raise ConfigError("optimizer.kind=adamw8bit needs torchao: pip install 'dataengine[eight-bit]'") from error
+    return AdamW8bit
 
 
 def advance(optimizer: torch.optim.Optimizer, lr: float, finite: Tensor) -> None:

@@ -78,6 +78,7 @@ def test_memory_of_a_full_fine_tune() -> None:
     assert full.activation_bytes < alone.activation_bytes < none.activation_bytes
 
 
+@pytest.mark.eight_bit
 def test_moments_of_eight_bits_are_counted_as_they_are() -> None:
     """What torchao's optimizer really holds after a step, against the formula's difference to plain AdamW."""
     chosen = TrainSettings(optimizer=OptimizerSettings(kind="adamw8bit"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from tiny_runs import settings, train
 from torch import nn
 
+from dataengine.config import ConfigError
 from dataengine.lumosx import checkpoint
 from dataengine.lumosx.distributed import Ranks
 from dataengine.lumosx.metrics import HELD_OUT, StepMetrics, read_metrics
@@ -27,6 +29,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.eight_bit
 def test_an_8_bit_run_learns_and_resumes_bit_for_bit(dataset: Path, tmp_path: Path) -> None:
     chosen = settings(*EIGHT, "steps=4")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -52,7 +55,7 @@ def test_an_8_bit_run_learns_and_resumes_bit_for_bit(dataset: Path, tmp_path: Pa
     assert stored["blocks.0.self_attn.q.bias/exp_avg"].dtype == torch.float32, "small ones stay as they are"
 
 
-@pytest.mark.parametrize("kind", ["adamw", "adamw8bit"])
+@pytest.mark.parametrize("kind", ["adamw", pytest.param("adamw8bit", marks=pytest.mark.eight_bit)])
 def test_state_comes_back_and_a_step_can_be_left_out(kind: str) -> None:
     chosen = OptimizerSettings(kind=kind)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
@@ -79,6 +82,7 @@ def test_state_comes_back_and_a_step_can_be_left_out(kind: str) -> None:
     assert torch.equal(named["w"], weights), "the rate is the one that is asked for"
 
 
+@pytest.mark.eight_bit
 def test_8_bit_state_is_not_loaded_into_plain_adamw() -> None:
     named = {"w": nn.Parameter(torch.randn(64, 64))}
     named["w"].grad = torch.ones(64, 64)
@@ -92,3 +96,9 @@ def test_8_bit_is_refused_on_several_ranks(dataset: Path, tmp_path: Path) -> Non
     samples = PairDataset(Store.at(dataset), "train")
     with pytest.raises(TrainError, match=r"on one rank.*optimizer\.kind=adamw"):
         Trainer(samples, samples, tmp_path, settings(*EIGHT), Ranks(0, 2))
+
+
+def test_without_torchao_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.optim", None)
+    with pytest.raises(ConfigError, match=r"needs torchao: pip install 'dataengine\[eight-bit\]'"):
+        make_optimizer({"w": nn.Parameter(torch.zeros(4, 4))}, OptimizerSettings(kind="adamw8bit"))
