@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +30,12 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerSe
     return torch.optim.AdamW(chosen, lr=settings.lr, betas=settings.betas, fused=True)
 
 
-def _eight_bit() -> type[torch.optim.Optimizer]:
+def _eight_bit() -> Callable[..., torch.optim.Optimizer]:
     """torchao is no dependency: where it is installed, transformers imports it at every start, 2 s of CPU."""
     try:
         from torchao.optim import AdamW8bit
     except ImportError as error:
-        raise ConfigError("optimizer.kind=adamw8bit needs torchao: pip install 'dataengine[eight-bit]'") from error
+        raise ConfigError("optimizer.kind=adamw8bit needs torchao: uv pip install torchao==0.18.0") from error
     return AdamW8bit
 
 

@@ -100,5 +100,5 @@ def test_8_bit_is_refused_on_several_ranks(dataset: Path, tmp_path: Path) -> Non
 
 def test_without_torchao_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao.optim", None)
-    with pytest.raises(ConfigError, match=r"needs torchao: pip install 'dataengine\[eight-bit\]'"):
+    with pytest.raises(ConfigError, match="needs torchao: uv pip install torchao"):
         make_optimizer({"w": nn.Parameter(torch.zeros(4, 4))}, OptimizerSettings(kind="adamw8bit"))
