@@ -1,5 +1,7 @@
 """Block lists: by source and by face, and spans that must not come back however a source is cut."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,17 @@ def test_what_is_no_embedding(tmp_path, array):
     np.save(tmp_path / "faces.npy", array)
     with pytest.raises(ConfigError):
         BlockList.read(BlockRules(faces=str(tmp_path / "faces.npy")))
+
+
+def test_no_code_in_a_file_of_faces_is_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    np.save(tmp_path / "trap.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        BlockList.read(BlockRules(faces=str(tmp_path / "trap.npy")))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_spans_are_forgotten_however_a_source_is_cut():

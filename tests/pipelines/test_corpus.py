@@ -111,10 +111,10 @@ def test_deciding_again_in_the_paper_s_way(crossed, tmp_path: Path) -> None:
 
 def test_nobody_is_in_two_splits(ray_here, measured_clip, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    everybody = np.eye(32)[:24]
+    everybody = np.eye(32)[:12]
     clips, shown = [], {}
-    for number in range(30):
-        pair = rng.choice(24, 2, replace=False)
+    for number in range(14):
+        pair = rng.choice(12, 2, replace=False)
         turns = 0.3 * rng.standard_normal((2, 32))
         clips.append(DrawnClip(tuple(unit(*row) for row in everybody[pair] + turns / 32**0.5)))
         for person in pair.tolist():
@@ -127,7 +127,7 @@ def test_nobody_is_in_two_splits(ray_here, measured_clip, tmp_path: Path) -> Non
 
     assert leaks(splits(), shown), "by source alone people are on both sides"
     redecide(str(tmp_path / "out"), ["decide.pairs.split_by=identity"])
-    assert leaks(splits(), shown) == [] and len(splits()) == 30
+    assert leaks(splits(), shown) == [] and len(splits()) == 14
     names = {row.shard for row in Index.read(Store.at(tmp_path / "out"))}
     assert all(name.startswith(("train-2s-", "val-2s-")) for name in names), "a set of shards for every stratum"
 
