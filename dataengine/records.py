@@ -594,6 +594,19 @@ class Pair(Record):
         bodies = (s.body for s in self.subjects if s.body is not None)
         return (*head, *groups, *bodies)
 
+    def frame_of(self, reference: Reference) -> tuple[int, int]:
+        """Width and height of the frame that a reference was cut from: boxes and masks are that frame's."""
+        origin = reference.origin
+        return (self.width, self.height) if origin is None else (origin.width, origin.height)
+
+    @model_validator(mode="after")
+    def _pairing_is_told(self) -> Self:
+        """Whether references come from other clips shows in `pairing`."""
+        foreign = any(reference.origin is not None for reference in self.references)
+        if foreign != (self.pairing == "cross_clip"):
+            raise ValueError(f"{self.key}: pairing {self.pairing}, and references from other clips: {foreign}")
+        return self
+
     @model_validator(mode="after")
     def _spans_are_ties(self) -> Self:
         """Every phrase stands in the caption where its span says, and no two entities share a character.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -18,14 +19,14 @@ from dataengine.records import RunSummary, SourceVideo
 from dataengine.store import REMOTE, Store
 from pipelines.alone import alone, stoppable
 from pipelines.corpus import revise
-from pipelines.decide import decide
+from pipelines.decide import decide, looks_at_the_corpus
 from pipelines.facts import FactStore, grouped
 from pipelines.finish import Measured, finish
-from pipelines.inventory import read_forgotten
+from pipelines.inventory import read_forgotten, without
 from pipelines.measure import KNOWN, Work, fold, measure_sources
 from pipelines.preflight import preflight, preflight_nodes
 from pipelines.stages import Decisions, compose
-from pipelines.verdicts import Verdicts
+from pipelines.verdicts import ALONE, Verdicts
 
 
 def build(
@@ -56,6 +57,7 @@ def build(
             preflight_nodes(settings)
         with stoppable():
             sources = inputs.identify_all(found, inputs.KnownSources(store.child(KNOWN)), each)
+            sources = replace(sources, videos=without(sources.videos, decisions.forgotten))
             console.print(_welcome(sources), highlight=False)
             facts = FactStore(store, pipeline, decisions.signed(pipeline))
             measured = bring_up_to_date(facts, sources.videos, settings.prices, console)
@@ -85,8 +87,10 @@ def bring_up_to_date(
         stored = fold(measurements, pipeline)
         reached |= decide(facts, stored, waiting)
     verdicts = Verdicts(store, len(groups))
+    if looks_at_the_corpus(facts.decisions.settings.decide):
+        revise(facts, stored, groups, Verdicts(store, len(groups), ALONE), verdicts)
+    Verdicts(store, 0, ALONE).sweep()
     verdicts.sweep()
-    revise(facts, stored, groups, verdicts)
     facts.sweep(groups)
     standings = total(one.stages for one in reached.values())
     return Measured(stored, standings, verdicts, work, sum(one.clips for one in reached.values()))

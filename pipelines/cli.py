@@ -59,6 +59,8 @@ def build(
     profile: Profile = "embedded",
     address: Address = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run: as `dataengine plan`.")] = False,
+    licence: Annotated[str, typer.Option(help="Of the videos; it stands in every sample.")] = "",
+    licences: Annotated[str, typer.Option(help="A CSV file source,licence for those that have their own.")] = "",
 ) -> None:
     """Build relational training shards from raw videos.
 
@@ -73,6 +75,8 @@ def build(
     - `dataengine build --input a.mp4 b.mp4 --output shards/ decide.clips.min_s=2`
     - `dataengine build --input videos/ --output shards/ --address auto`
     """
+    given = {"licence": licence, "licences": str(Path(licences).absolute()) if licences else ""}
+    words = [*(words or []), *(f"decide.{key}={json.dumps(value)}" for key, value in given.items() if value)]
     places, settings = _asked(words, source, output, profile)
     if dry_run:
         _plan(places, output, settings, 0, address)
@@ -117,6 +121,44 @@ def decide(
     if waiting:
         console.print(f"  [yellow]{waiting} clips now wait for stages that never saw them: run `build`[/]")
     raise typer.Exit(_exit_code(summary.pairs, summary.quarantined))
+
+
+@app.command()
+def forget(
+    output: Output,
+    target: Annotated[str, typer.Option("--output", help="Where the version without them goes; nothing is there yet.")],
+    source: Annotated[list[str] | None, typer.Option(help="A source id, or a name below the input folder.")] = None,
+    face: Annotated[list[str] | None, typer.Option(help="A .npy file of embeddings, or a picture of one face.")] = None,
+    similarity: Annotated[float, typer.Option(help="Cosine from which a face is taken for one of these.")] = 0.4,
+    address: Address = None,
+) -> None:
+    """Write a version of a dataset without some sources or people, from its measurements up, and list what is gone.
+
+    Clips that show a forgotten face are left out whole. The new version remembers ids and times, so that a later build
+    of it does not bring them back. The old one is not touched: delete it yourself.
+
+    **Examples**
+
+    - `dataengine forget shards/ --source holiday/beach.mp4 --output shards2/`
+    - `dataengine forget shards/ --face somebody.npy --output shards2/`
+    """
+    from pipelines.forget import LIST
+    from pipelines.forget import forget as write_without
+
+    if not source and not face:
+        errors.print("[bold red]error[/] name a --source or a --face: dataengine forget --help")
+        raise typer.Exit(Exit.USAGE)
+    with explained():
+        removed = write_without(output, target, source or [], face or [], similarity, address)
+    console.print(
+        f"{len(removed.sources)} sources, {len(removed.clips)} clips, {len(removed.samples)} samples and "
+        f"{removed.outcomes} stored measurements are gone; {removed.summary.pairs} samples are left in "
+        f"{escape(target)}",
+        highlight=False,
+    )
+    if removed.unknown:
+        console.print(f"  [yellow]{removed.unknown} clips show people whom no embedding describes: look at them[/]")
+    console.print(f"  {escape(target)}/{LIST} lists them", highlight=False)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from dataengine.config import DecideSettings
 from dataengine.decide import ownership
 from dataengine.decide.ownership import Elected
 from dataengine.engine.cargo import Cargo, Fate, quarantined
@@ -39,26 +40,29 @@ class Decider:
     ledgers: tuple[ray.ObjectRef, ...]
 
     def __call__(self, group: Group) -> Reached:
-        census = Census(self.facts.pipeline)
-        waiting: dict[str, SourceVideo] = {}
-        clips = 0
-        stages = [step.stage.name for step in self.facts.pipeline.steps]
+        return decide_group(self.facts, ray.get(self.ledgers[0]), group)
 
-        def rows() -> Iterator[dict[str, Any]]:
-            nonlocal clips
-            ledgers = ray.get(self.ledgers[0])
-            blocked = self.facts.decisions.block.faces is not None
-            for known in self.facts.known(group, ledgers, vectors=blocked):
-                standing = standing_of(known, self.facts.decisions, stages)
-                census.add(standing)
-                if standing.waits:
-                    waiting[known.source.source_id] = known.source
-                    clips += 1
-                else:
-                    yield _verdict(known, standing, self.facts.decisions)
 
-        verdicts.write(self.facts.store, group.number, rows())
-        return Reached(census.stages, tuple(waiting.values()), clips)
+def decide_group(facts: FactStore, ledgers: Mapping[str, Ledger], group: Group) -> Reached:
+    """Write the verdicts of one group."""
+    census = Census(facts.pipeline)
+    waiting: dict[str, SourceVideo] = {}
+    clips = 0
+    stages = [step.stage.name for step in facts.pipeline.steps]
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal clips
+        for known in facts.known(group, ledgers, vectors=facts.decisions.block.faces is not None):
+            standing = standing_of(known, facts.decisions, stages)
+            census.add(standing)
+            if standing.waits:
+                waiting[known.source.source_id] = known.source
+                clips += 1
+            else:
+                yield _verdict(known, standing, facts.decisions)
+
+    verdicts.write(facts.store, group.number, rows(), folder_of(facts.decisions))
+    return Reached(census.stages, tuple(waiting.values()), clips)
 
 
 def decide(facts: FactStore, ledgers: Mapping[str, Ledger], groups: Sequence[Group]) -> dict[int, Reached]:
@@ -67,14 +71,25 @@ def decide(facts: FactStore, ledgers: Mapping[str, Ledger], groups: Sequence[Gro
     return {group.number: reached for group, reached in zip(groups, each(decider, groups), strict=True)}
 
 
+def folder_of(decisions: Decisions) -> str:
+    """Where verdicts on single clips go: they are the last word unless the corpus as a whole is to be looked at."""
+    return verdicts.ALONE if looks_at_the_corpus(decisions.settings.decide) else verdicts.DECIDED
+
+
+def looks_at_the_corpus(rules: DecideSettings) -> bool:
+    return rules.filters.clip_duplicate_bits is not None or knows_people(rules)
+
+
+def knows_people(rules: DecideSettings) -> bool:
+    return rules.pairs.split_by == "identity" or rules.pairs.cross_clip_share > 0
+
+
 def stopped(known: Known, decisions: Decisions) -> tuple[str | None, Fate | None]:
     """At which stage a row stands under these rules, and what stops it there."""
     if known.pictures is not None and known.clip is not None:
         refusal = decisions.refusal(known.source, known.clip, known.pictures, known.faces())
         return (GATED, refusal) if refusal else (known.stage, known.fate)
     reason = decisions.block.check_source(known.source)
-    if reason is None and known.clip is not None:
-        reason = decisions.block.check_clip(known.clip)
     if reason is None:
         return known.stage, known.fate
     clip = known.clip or Clip.of(known.source.source_id, 0.0, 0.0)

@@ -116,6 +116,7 @@ class FactStore:
             "version": boiled.VERSION,
             "stages": self.pipeline.fingerprints,
             "clips": self.decisions.settings.decide.clips.model_dump(mode="json"),
+            "forgotten": self.decisions.forgotten.model_dump(mode="json"),
         }
         return f"{FOLDER}/{hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]}"
 
@@ -124,8 +125,16 @@ class FactStore:
 
         Without `vectors` they are not read, and rows have none.
         """
+        self.prepare(group, ledgers)
+        yield from self.read(group, vectors)
+
+    def prepare(self, group: Group, ledgers: Mapping[str, Ledger]) -> None:
+        """Make and store the facts of a group, unless those that are stored hold."""
         if not self._holds(group, ledgers):
             self._make(group, ledgers)
+
+    def read(self, group: Group, vectors: bool = True) -> Iterator[Known]:
+        """As `known`, of facts that were prepared."""
         sources = {source.source_id: source for source in group.sources}
         with self.store.open_input(self._name(group)) as stream:
             file = pq.ParquetFile(stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import ray
 
@@ -20,10 +21,12 @@ from dataengine.shards.writer import write_shard
 from dataengine.store import Store
 from pipelines.verdicts import Kept, Verdicts
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same pair packs to other bytes: shards that were written before are then written again."""
 
 RECEIPTS = "measurements/packed"
+
+R = TypeVar("R", bound=Record)
 
 
 def pack(
@@ -82,12 +85,19 @@ class _Packer:
 
     def _members(self, pair: Pair, ledgers: Mapping[str, Ledger]) -> tuple[Member, ...]:
         clip_id = pair.clip.clip_id
-        records = []
-        for kind, stage in self.writers.items():
-            records.append(self.measurements.media(ledgers[stage], [clip_id])[clip_id].result(kind))
-        stills, segmentation, background, encoded = records
-        assert isinstance(stills, Stills)
-        assert isinstance(segmentation, Segmentation)
-        assert isinstance(background, Background)
-        assert isinstance(encoded, EncodedClip)
-        return assemble(pair, stills, segmentation, background, encoded)
+        foreign = sorted({r.origin.clip.clip_id for r in pair.references if r.origin is not None})
+        return assemble(
+            pair,
+            self._read(Stills, clip_id, ledgers),
+            self._read(Segmentation, clip_id, ledgers),
+            self._read(Background, clip_id, ledgers),
+            self._read(EncodedClip, clip_id, ledgers),
+            {one: (self._read(Stills, one, ledgers), self._read(Segmentation, one, ledgers)) for one in foreign},
+        )
+
+    def _read(self, kind: type[R], clip_id: str, ledgers: Mapping[str, Ledger]) -> R:
+        """A clip's record with its media."""
+        stage = self.writers[kind]
+        found = self.measurements.media(ledgers[stage], [clip_id])[clip_id].result(kind)
+        assert isinstance(found, kind)
+        return found

@@ -55,6 +55,7 @@ class Decisions:
     provenance: Provenance
     block: BlockList = field(default_factory=BlockList)
     licences: Licences = field(default_factory=Licences)
+    forgotten: Forgotten = field(default_factory=Forgotten)
 
     @classmethod
     def of(cls, settings: BuildSettings, forgotten: Forgotten | None = None) -> Decisions:
@@ -63,8 +64,9 @@ class Decisions:
         return cls(
             settings,
             Provenance(stages=(), decided_by=digest(rules)),
-            BlockList.read(rules.block, forgotten),
+            BlockList.read(rules.block),
             Licences.read(rules.licences, rules.licence),
+            forgotten or Forgotten(),
         )
 
     def signed(self, pipeline: Pipeline) -> Decisions:
@@ -74,7 +76,9 @@ class Decisions:
         return replace(self, provenance=self.provenance.model_copy(update={"stages": stages}))
 
     def cut(self, row: Row) -> tuple[Clip, ...]:
-        return plan_clips(row.id, row[ShotScores], self.settings.decide.clips)
+        """What was forgotten is no clip: nothing of it is measured, stored or listed again."""
+        clips = plan_clips(row.id, row[ShotScores], self.settings.decide.clips)
+        return tuple(clip for clip in clips if not self.forgotten.has(clip))
 
     def admit(self, row: Row) -> Rejected | None:
         """Spares the costly stages clips that are blocked, or whose pictures or faces are not good enough."""
@@ -93,7 +97,6 @@ class Decisions:
         """Why a clip is not worth the costly stages, by what is known before them. `faces`: embeddings by person."""
         reason = (
             self.block.check_source(source)
-            or self.block.check_clip(clip)
             or self.block.check_faces(faces)
             or gate(pictures, self.settings.decide.filters)
         )

@@ -21,6 +21,9 @@ from dataengine.store import Store
 DECIDED = "measurements/decided"
 """Where the verdicts of the last run lie."""
 
+ALONE = "measurements/alone"
+"""Where those on each clip by itself lie while the corpus as a whole is looked at; empty otherwise."""
+
 KEPT, QUARANTINED = "kept", "quarantined"
 
 DISPUTED = "disputes.parquet"
@@ -80,11 +83,11 @@ def row_of(
     return values | outcome.clip.model_dump() | name._asdict() | {"verdict": KEPT, "detail": outcome.caption}
 
 
-def write(store: Store, number: int, rows: Iterable[Mapping[str, Any]]) -> None:
+def write(store: Store, number: int, rows: Iterable[Mapping[str, Any]], folder: str = DECIDED) -> None:
     """The verdicts of a group, as its file."""
     held: list[Mapping[str, Any]] = []
     with (
-        store.open_output(_file(number)) as stream,
+        store.open_output(_file(number, folder)) as stream,
         pq.ParquetWriter(stream, _SCHEMA, compression="zstd") as writer,
     ):
         for row in rows:
@@ -112,6 +115,7 @@ class Verdicts:
 
     store: Store
     files: int
+    folder: str = DECIDED
 
     def kept(self) -> Iterator[Kept]:
         """Every pair, in the order of the sources."""
@@ -129,7 +133,7 @@ class Verdicts:
             rows[kept.file].append(kept.row)
         found: dict[tuple[int, int], str] = {}
         for number, places in rows.items():
-            with self.store.open_input(_file(number)) as stream:
+            with self.store.open_input(_file(number, self.folder)) as stream:
                 file = pq.ParquetFile(stream)
                 for group in sorted({row // _ROWS_OF_GROUP for row in places}):
                     texts = file.read_row_group(group, columns=["json"])["json"].to_pylist()
@@ -175,7 +179,7 @@ class Verdicts:
 
     def rows(self, file: int) -> Iterator[dict[str, Any]]:
         """Every row of a file as `write` takes it."""
-        with self.store.open_input(_file(file)) as stream:
+        with self.store.open_input(_file(file, self.folder)) as stream:
             for batch in pq.ParquetFile(stream).iter_batches(1024):
                 yield from batch.to_pylist()
 
@@ -190,16 +194,16 @@ class Verdicts:
             yield table.filter(pc.not_equal(table["verdict"], QUARANTINED))
 
     def _columns(self, file: int, columns: list[str]) -> pa.Table:
-        with self.store.open_input(_file(file)) as stream:
+        with self.store.open_input(_file(file, self.folder)) as stream:
             return pq.read_table(stream, columns=columns)
 
     def sweep(self) -> None:
         """Remove the files of an earlier run that had more."""
-        wanted = {_file(number) for number in range(self.files)}
-        for name in self.store.names(DECIDED):
+        wanted = {_file(number, self.folder) for number in range(self.files)}
+        for name in self.store.names(self.folder):
             if name not in wanted:
                 self.store.delete(name)
 
 
-def _file(number: int) -> str:
-    return f"{DECIDED}/{number:05d}.parquet"
+def _file(number: int, folder: str) -> str:
+    return f"{folder}/{number:05d}.parquet"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, compress
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -13,7 +18,7 @@ from dataengine import config
 from dataengine.config import BuildSettings, ConfigError, FilterRules
 from dataengine.decide.draft import Draft
 from dataengine.decide.duplicates import surplus
-from dataengine.engine.measurements import Ledger, Measurements, ledgers
+from dataengine.engine.measurements import Measurements, ledgers
 from dataengine.engine.sources import Each
 from dataengine.records import Rejected
 from dataengine.store import Store
@@ -23,6 +28,9 @@ from pipelines.facts import FactStore, Group, Known, grouped
 from pipelines.inventory import read_forgotten, read_inventory
 from pipelines.stages import Decisions, compose
 from pipelines.verdicts import KEPT, QUARANTINED
+
+LARGE = 20_000
+"""Clips from which on several processes are quicker than one: each needs seconds to start."""
 
 EXAMPLE = "filters.face_min_px=96"
 WAITS = "not measured"
@@ -69,7 +77,7 @@ class WhatIf:
     changes: tuple[Change, ...]
 
 
-def what_if(output: str, changes: Sequence[str], tasks: Each = map) -> WhatIf:
+def what_if(output: str, changes: Sequence[str]) -> WhatIf:
     """Judge all stored clips by the last build's rules, by each of `changes` (`filters.face_min_px=96`), and by all.
 
     Raises `ConfigError` for a key that is no rule, `StoreError` when there is no dataset.
@@ -86,7 +94,10 @@ def what_if(output: str, changes: Sequence[str], tasks: Each = map) -> WhatIf:
     facts = FactStore(store, pipeline, decided[0])
     stored = ledgers(Measurements(store.child("measurements")), pipeline.fingerprints)
     groups = grouped(read_inventory(store).videos)
-    judged = list(tasks(partial(_judge, facts, stored, tuple(decided)), groups))
+    for group in groups:
+        facts.prepare(group, stored)
+    with _tasks(run.clips) as tasks:
+        judged = list(tasks(partial(_judge, facts, tuple(decided)), groups))
     outlooks = [_outlook([group[n] for group in judged], v.decide.filters) for n, v in enumerate(variants)]
     base, *others = outlooks
     names = [*changes, "all together"]
@@ -108,52 +119,72 @@ def changed(settings: BuildSettings, changes: Sequence[str]) -> BuildSettings:
     return config.changed(settings, keys)
 
 
+@contextmanager
+def _tasks(clips: int) -> Iterator[Each]:
+    """What maps over groups: this process alone, or one a core where that is worth starting them."""
+    workers = os.cpu_count() or 1
+    if clips < LARGE or workers < 2:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield pool.map
+
+
 @dataclass(frozen=True)
 class _Judged:
     """The verdicts on a group's clips under one set of rules."""
 
-    verdicts: tuple[str, ...]
-    subjects: int
-    attributes: int
-    hashes: Mapping[int, tuple[str, tuple[str, ...]]]
+    verdicts: list[str]
+    subjects: list[int]
+    attributes: list[int]
+    hashes: dict[int, tuple[str, tuple[str, ...]]]
     """Of kept clips, where duplicates are asked for: id and hashes, by place."""
 
+    def add(self, known: Known, verdict: Draft | str, rules: FilterRules) -> None:
+        subjects = [] if isinstance(verdict, str) else verdict.subjects
+        if subjects and rules.clip_duplicate_bits is not None and known.clip and known.pictures:
+            self.hashes[len(self.verdicts)] = (known.clip.clip_id, known.pictures.hashes or ())
+        self.verdicts.append(verdict if isinstance(verdict, str) else KEPT)
+        self.subjects.append(len(subjects))
+        self.attributes.append(sum(len(somebody.attributes) for somebody in subjects))
 
-def _judge(
-    facts: FactStore, stored: Mapping[str, Ledger], variants: Sequence[Decisions], group: Group
-) -> list[_Judged]:
-    """A group under every set of rules: its facts are read once."""
+
+def _judge(facts: FactStore, variants: Sequence[Decisions], group: Group) -> list[_Judged]:
+    """A group under every set of rules: its facts are read once, and drafted once where drafts cannot differ."""
     blocked = any(decisions.block.faces is not None for decisions in variants)
-    known = [one for one in facts.known(group, stored, vectors=blocked) if one.clip is not None]
-    return [_under(decisions, known) for decisions in variants]
-
-
-def _under(decisions: Decisions, known: Sequence[Known]) -> _Judged:
-    rules = decisions.settings.decide.filters
-    verdicts: list[str] = []
-    subjects = attributes = 0
-    hashes: dict[int, tuple[str, tuple[str, ...]]] = {}
-    for at, one in enumerate(known):
-        verdict = _verdict(one, decisions)
-        verdicts.append(verdict if isinstance(verdict, str) else KEPT)
-        if isinstance(verdict, str):
+    judged = [_Judged([], [], [], {}) for _ in variants]
+    drafted_by = [_drafted_by(decisions.settings.decide.filters) for decisions in variants]
+    for known in facts.read(group, vectors=blocked):
+        if known.clip is None:
             continue
-        subjects += len(verdict.subjects)
-        attributes += sum(len(somebody.attributes) for somebody in verdict.subjects)
-        if rules.clip_duplicate_bits is not None and one.clip and one.pictures and one.pictures.hashes:
-            hashes[at] = (one.clip.clip_id, one.pictures.hashes)
-    return _Judged(tuple(verdicts), subjects, attributes, hashes)
+        drafts: dict[str, Draft | str] = {}
+        for one, decisions, key in zip(judged, variants, drafted_by, strict=True):
+            verdict: Draft | str | None = _refused(known, decisions)
+            if verdict is None:
+                if key not in drafts:
+                    drafts[key] = _drafted(known, decisions)
+                verdict = drafts[key]
+            one.add(known, verdict, decisions.settings.decide.filters)
+    return judged
 
 
-def _verdict(known: Known, decisions: Decisions) -> Draft | str:
-    """The draft of what is kept, or the rule."""
+def _drafted_by(rules: FilterRules) -> str:
+    """The rules that drafts depend on: all but those on pictures."""
+    return repr([(name, value) for name, value in rules if not name.startswith("clip_")])
+
+
+def _refused(known: Known, decisions: Decisions) -> str | None:
+    """The rule that stops a clip before it is drafted."""
     stage, fate = stopped(known, decisions)
     if isinstance(fate, Rejected):
         return fate.rule
     if fate is not None:
         return QUARANTINED
-    if stage is not None or known.pictures is None or known.facts is None:
-        return WAITS
+    return WAITS if stage is not None or known.facts is None else None
+
+
+def _drafted(known: Known, decisions: Decisions) -> Draft | str:
+    assert known.pictures is not None and known.facts is not None
     # The gate has let it in already.
     made = Draft(known.pictures, known.facts, decisions.settings.decide.filters)
     return made if made.refusal is None else made.refusal.rule
@@ -171,10 +202,11 @@ def _outlook(judged: Sequence[_Judged], rules: FilterRules) -> Outlook:
         hashes = {clip_id: seen for group in judged for clip_id, seen in group.hashes.values()}
         for clip_id in surplus(hashes, rules.clip_duplicate_bits):
             verdicts[places[clip_id]] = "clip_duplicate_bits"
+    kept = [verdict == KEPT for verdict in verdicts]
     return Outlook(
         verdicts=tuple(verdicts),
-        subjects=sum(group.subjects for group in judged),
-        attributes=sum(group.attributes for group in judged),
+        subjects=sum(compress(chain.from_iterable(group.subjects for group in judged), kept)),
+        attributes=sum(compress(chain.from_iterable(group.attributes for group in judged), kept)),
     )
 
 

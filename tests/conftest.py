@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import hypothesis
@@ -156,18 +156,10 @@ def measured_clip() -> Callable[..., Measured]:
     320x180, three stills in which everybody moves to the right by 4 pixels; one attribute each and a body mask, a red
     ball and a green wall. Without `media` the blobs are empty, as decisions see them.
     """
-    drawn: dict[tuple[int, int, bool], Measured] = {}
-
-    def make(number: int = 0, people: int = 2, media: bool = False) -> Measured:
-        wanted = (number, people, media)
-        if wanted not in drawn:
-            drawn[wanted] = _measure(*wanted)
-        return drawn[wanted]
-
-    return make
+    return cache(measured)
 
 
-def _measure(number: int, people: int, media: bool) -> Measured:
+def measured(number: int = 0, people: int = 2, media: bool = False) -> Measured:
     width, height, frames, fps = 320, 180, 12, 12
     clip = Clip.of(f"source{number}", 2.0, 2.0 + frames / fps)
     names = [f"{noun} in {'an' if top[0] in 'aeiou' else 'a'} {top}" for noun, top in zip(NOUNS, TOPS, strict=True)]

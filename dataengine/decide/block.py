@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ class Forgotten(Record):
     spans: tuple[Clip, ...] = ()
 
     def has(self, clip: Clip) -> bool:
-        """Whether any of the clip's time was forgotten, however its source is cut today."""
+        """Whether any of a clip's time was forgotten, however its source is cut today."""
         return clip.source_id in self.sources or any(
             span.source_id == clip.source_id and span.start_s < clip.end_s and clip.start_s < span.end_s
             for span in self.spans
@@ -34,23 +34,17 @@ class BlockList:
     faces: NDArray[np.float32] | None = None
     """(n, d), rows of unit length."""
     similarity: float = 1.0
-    forgotten: Forgotten = field(default_factory=Forgotten)
 
     @classmethod
-    def read(cls, rules: BlockRules, forgotten: Forgotten | None = None) -> BlockList:
+    def read(cls, rules: BlockRules) -> BlockList:
         """Raises `ConfigError` for a file that holds no embeddings."""
         faces = read_embeddings(Path(rules.faces)) if rules.faces else None
-        return cls(frozenset(rules.sources), faces, rules.face_similarity, forgotten or Forgotten())
+        return cls(frozenset(rules.sources), faces, rules.face_similarity)
 
     def check_source(self, source: SourceVideo) -> Reason | None:
         """Why nothing of a source may be used."""
-        if source.source_id in self.forgotten.sources:
-            return Reason("forgotten", f"{source.names[0]} was taken out of this dataset")
         named = self.sources & {source.source_id, *source.names}
         return Reason("block_sources", f"{min(named)} is on the block list") if named else None
-
-    def check_clip(self, clip: Clip) -> Reason | None:
-        return Reason("forgotten", "it was taken out of this dataset") if self.forgotten.has(clip) else None
 
     def check_faces(self, people: Mapping[int, NDArray[np.float32] | None]) -> Reason | None:
         """Why a clip that shows these people may not be used; None stands for a person without an embedding.
@@ -67,10 +61,15 @@ class BlockList:
                     f"decide.block.faces holds embeddings of {self.faces.shape[1]} numbers, the faces here have "
                     f"{len(embedding)}: make them with the network that measured this dataset"
                 )
-            nearest = float((self.faces @ embedding).max())
+            nearest = self.nearest(embedding)
             if nearest >= self.similarity:
                 return Reason("block_faces", f"person {person} is like somebody on the block list ({nearest:.2f})")
         return None
+
+    def nearest(self, embedding: NDArray[np.float32]) -> float:
+        """The largest cosine to anybody on the list. Needs `faces`, of that length."""
+        assert self.faces is not None
+        return float((self.faces @ embedding).max())
 
 
 def read_embeddings(file: Path) -> NDArray[np.float32]:

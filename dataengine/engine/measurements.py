@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -213,6 +213,20 @@ class Measurements:
             self.store.delete(name)
             count += len(held) - len(keep)
         return count
+
+    def copy(self, target: Measurements, stage: str, fingerprint: str, ids: Set[str]) -> int:
+        """Copy these rows' outcomes into another store and nothing of any other row; returns how many were left out."""
+        left = 0
+        for name in self._files(stage, fingerprint):
+            if _is_summary(name):
+                continue
+            with self.store.open_input(name) as stream:
+                table = pq.read_table(stream)
+            wanted = [number for number, row_id in enumerate(table["id"].to_pylist()) if row_id in ids]
+            left += len(table) - len(wanted)
+            if wanted:
+                target._write_part(stage, fingerprint, table.take(wanted))
+        return left
 
     def _read(
         self, ledger: Ledger, places: NDArray[np.int64], files: NDArray[np.int32], columns: list[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -24,15 +25,22 @@ class Member(NamedTuple):
 
 
 def assemble(
-    pair: Pair, stills: Stills, segmentation: Segmentation, background: Background, encoded: EncodedClip
+    pair: Pair,
+    stills: Stills,
+    segmentation: Segmentation,
+    background: Background,
+    encoded: EncodedClip,
+    others: Mapping[str, tuple[Stills, Segmentation]] | None = None,
 ) -> tuple[Member, ...]:
     """The files of a sample in the order they stand in a shard; the same records give the same bytes.
+
+    `others`: stills and masks of the other clips that references come from, by clip id.
 
     A face is the raw crop of its box. An attribute, body or object is its masked pixels on white, cropped to the mask's
     tight box, beside the mask over the whole frame (1 bit). The background is the measured image as it is.
     Raises `ValueError` when a record does not belong to the pair or its media are missing.
     """
-    source = _Pictures(pair, stills, segmentation)
+    source = _Pictures(pair, stills, segmentation, others or {})
     members = [Member("mp4", encoded.mp4), Member("json", pair.to_json().encode())]
     for subject in pair.subjects:
         members.append(source.face(subject.face))
@@ -49,21 +57,29 @@ def assemble(
 
 
 class _Pictures:
-    """The stills and masks of one pair; each still is decoded once."""
+    """The stills and masks that a pair's references are cut from; each still is decoded once."""
 
-    def __init__(self, pair: Pair, stills: Stills, segmentation: Segmentation) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        stills: Stills,
+        segmentation: Segmentation,
+        others: Mapping[str, tuple[Stills, Segmentation]],
+    ) -> None:
         self._pair = pair
-        self._stills = stills
-        self._masks = {(found.entity, found.still): found.mask for found in segmentation.masks}
-        self._decoded: dict[int, NDArray[np.uint8]] = {}
+        self._clips = {**others, pair.clip.clip_id: (stills, segmentation)}
+        self._decoded: dict[tuple[str, int], NDArray[np.uint8]] = {}
 
     def face(self, reference: Reference) -> Member:
         return Member(reference.member, png(_crop(self._still(reference), reference.box)))
 
     def cut_out(self, reference: Reference) -> tuple[Member, Member]:
-        mask = self._masks.get((reference.entity, reference.still))
+        origin = reference.origin
+        entity = reference.entity if origin is None else origin.entity
+        masks_there = self._clip(reference)[1].masks
+        mask = next((m.mask for m in masks_there if (m.entity, m.still) == (entity, reference.still)), None)
         if mask is None or reference.mask_member is None:
-            raise ValueError(f"{self._pair.key}: no mask of {reference.entity} was measured in still {reference.still}")
+            raise ValueError(f"{self._pair.key}: no mask of {entity} was measured in still {reference.still}")
         pixels, still = masks.decode(mask), self._still(reference)
         if pixels.shape != still.shape[:2]:
             raise ValueError(f"{self._pair.key}: the mask of {reference.entity} has not the still's size")
@@ -72,17 +88,27 @@ class _Pictures:
         return Member(reference.member, png(image)), Member(reference.mask_member, png(pixels))
 
     def _still(self, reference: Reference) -> NDArray[np.uint8]:
-        number = reference.still
-        if number not in self._decoded:
-            with Image.open(io.BytesIO(self._stills.stills[number].image), formats=("JPEG",)) as image:
-                pixels = np.asarray(image.convert("RGB"))
-            if pixels.shape[:2] != (self._pair.height, self._pair.width):
+        place = (_clip_id(self._pair, reference), reference.still)
+        if place not in self._decoded:
+            image = self._clip(reference)[0].stills[reference.still].image
+            with Image.open(io.BytesIO(image), formats=("JPEG",)) as opened:
+                pixels = np.asarray(opened.convert("RGB"))
+            width, height = self._pair.frame_of(reference)
+            if pixels.shape[:2] != (height, width):
                 size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-                raise ValueError(
-                    f"{self._pair.key}: still {number} is {size}, the clip {self._pair.width}x{self._pair.height}"
-                )
-            self._decoded[number] = pixels
-        return self._decoded[number]
+                raise ValueError(f"{self._pair.key}: still {reference.still} is {size}, the clip {width}x{height}")
+            self._decoded[place] = pixels
+        return self._decoded[place]
+
+    def _clip(self, reference: Reference) -> tuple[Stills, Segmentation]:
+        clip_id = _clip_id(self._pair, reference)
+        if clip_id not in self._clips:
+            raise ValueError(f"{self._pair.key}: {reference.entity} comes from clip {clip_id}, which was not given")
+        return self._clips[clip_id]
+
+
+def _clip_id(pair: Pair, reference: Reference) -> str:
+    return pair.clip.clip_id if reference.origin is None else reference.origin.clip.clip_id
 
 
 def png(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> bytes:

@@ -63,6 +63,8 @@ def render(index: Index, stages: Iterable[StageProvenance], summary: RunSummary 
             "",
             _limits(),
             "",
+            *_licences(index),
+            "",
         )
     )
 
@@ -203,11 +205,28 @@ def _limits() -> str:
 
 - Captions, attributes and their owners are made by models and rules without a person looking at each. Where votes and
   pixels disagree an attribute is left out, so a subject may wear more than is tied to it.
-- References come from the clip itself: a model can learn to copy them, pose and light included.
+- References of `in_clip` samples come from the clip itself: a model can learn to copy them, pose and light included.
 - A subject is somebody whose face is seen; people from behind are not tied.
-- Backgrounds are partly filled in where no frame showed what was behind people.
+- Backgrounds are partly filled in where no frame showed what was behind people."""
 
-## Licences
 
-The clips keep the licences of the source videos, which this dataset does not know: see to them before you share it.
-The records and the layout may be used freely. The people in the videos have rights in their likeness."""
+def _licences(index: Index) -> list[str]:
+    """What was said of the sources' licences, by clips."""
+    told = Counter(index.table["licence"].to_pylist())
+    unknown = told.pop(None, 0)
+    lines = ["## Licences", ""]
+    if told:
+        rows = sorted(told.items(), key=lambda item: (-item[1], item[0]))
+        lines += [
+            *_table(("licence of the source", "samples"), [*rows, *([("not given", unknown)] if unknown else [])]),
+            "",
+        ]
+    if unknown:
+        lines.append(
+            "Clips whose licence was not given keep that of their source videos, which this dataset does not know: see "
+            "to it before you share them."
+        )
+    lines.append(
+        "The records and the layout may be used freely. The people in the videos have rights in their likeness."
+    )
+    return lines

@@ -23,6 +23,7 @@ SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("split", pa.string()),
+        ("pairing", pa.string()),
         ("subjects", pa.int32()),
         ("attributes", pa.int32()),
         ("objects", pa.int32()),
@@ -30,6 +31,7 @@ SCHEMA = pa.schema(
         ("shard", pa.string()),
         ("clip_id", pa.string()),
         ("source_id", pa.string()),
+        ("licence", pa.string()),
         ("caption", pa.string()),
         ("seconds", pa.float64()),
         ("width", pa.int32()),
@@ -57,6 +59,7 @@ class IndexRow(Record):
 
     key: str
     split: str
+    pairing: str
     subjects: int
     attributes: int
     objects: int
@@ -64,6 +67,7 @@ class IndexRow(Record):
     shard: str
     clip_id: str
     source_id: str
+    licence: str | None
     caption: str
     seconds: float
     width: int
@@ -80,6 +84,7 @@ class IndexRow(Record):
         return cls(
             key=pair.key,
             split=pair.split,
+            pairing=pair.pairing,
             subjects=len(pair.subjects),
             attributes=sum(len(subject.attributes) for subject in pair.subjects),
             objects=len(pair.objects),
@@ -87,6 +92,7 @@ class IndexRow(Record):
             shard=shard,
             clip_id=pair.clip.clip_id,
             source_id=pair.clip.source_id,
+            licence=pair.licence,
             caption=pair.caption,
             seconds=pair.frames / pair.fps,
             width=pair.width,

@@ -54,16 +54,17 @@ def check_files(pair: Pair, members: Mapping[str, bytes]) -> Iterator[Problem]:
 
 
 def check_images(pair: Pair, members: Mapping[str, bytes]) -> Iterator[Problem]:
-    """Whether each reference has the size of its box, and each mask the frame's size with its pixels in that box."""
-    frame = Box(0, 0, pair.width, pair.height)
+    """Whether each reference has the size of its box, and each mask its frame's size with its pixels in that box."""
     for reference in pair.references:
+        size = pair.frame_of(reference)
+        frame = Box(0, 0, *size)
         if reference.box != reference.box.intersection(frame) or reference.box.area == 0:
             yield Problem("image", f"{reference.entity}: its box {tuple(reference.box)} is not inside the frame")
             continue
         if reference.member in members:
             yield from _check_reference(reference, members[reference.member])
         if reference.mask_member is not None and reference.mask_member in members:
-            yield from _check_mask(reference, members[reference.mask_member], (pair.width, pair.height))
+            yield from _check_mask(reference, members[reference.mask_member], size)
 
 
 def check_clip(pair: Pair, mp4: bytes) -> Iterator[Problem]:
