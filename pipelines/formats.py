@@ -198,7 +198,8 @@ def _import(
     )
     for rule, count in summary.dropped.items():
         console.print(f"  [dim]{count} parts left out: {escape(rule)} (clips.parquet says which)[/]", highlight=False)
-    show_losses(summary.losses)
+    if summary.samples:
+        show_losses(summary.losses)
     if summary.refused:
         console.print(f"  [yellow]{summary.refused} refused: {escape(output)}/quarantine.parquet says why[/]")
     raise typer.Exit(Exit.NOTHING if not summary.samples else Exit.QUARANTINED if summary.refused else Exit.DONE)

@@ -18,7 +18,7 @@ from dataengine.engine.worker import StageThread
 from dataengine.records import Pair, Quarantined, Record
 from dataengine.shards.assembly import Member
 from dataengine.shards.importers.contract import Imported, Importer, ImportRefused, Item, Refusal, safe_name
-from dataengine.shards.index import Index, write_index
+from dataengine.shards.index import INDEX, Index, write_index
 from dataengine.shards.losses import LossCount, Losses, merged
 from dataengine.shards.writer import write_shard
 from dataengine.store import Store, StoreError
@@ -66,15 +66,14 @@ def import_samples(
     """Write `shards/`, `index.parquet`, `clips.parquet`, `quarantine.parquet`, `import.json` and the card.
 
     The bytes depend on the source and the options alone. An import that was killed goes on where it was. Raises
-    `SourceError` for a source of another kind, `StoreError` for an output that a build wrote.
+    `SourceError` for a source of another kind, `StoreError` for an output with another dataset.
     """
     # The card is drawn with everything that reads samples; the workers need none of it.
     from dataengine.shards.card import card
 
     console = console or Console()
     store = Store.at(output)
-    if store.exists("measurements/run.json"):
-        raise StoreError(f"{store.uri}: `dataengine build` made a dataset there: import into a folder of its own")
+    _require_own(store, importer.format, safe_name(source))
     found = list(importer.items())
     refused = [refusal(importer, thing.name, thing.reason) for thing in found if isinstance(thing, Refusal)]
     items, twice = _unique([thing for thing in found if isinstance(thing, Item)], importer)
@@ -103,6 +102,16 @@ def import_samples(
         store.write("README.md", card(store).encode())
         store.delete_folder(PARTS)
     return summary
+
+
+def _require_own(store: Store, format: str, source: str) -> None:
+    """Raises `StoreError` for a folder with another dataset: its shards would be removed."""
+    if store.exists(REPORT):
+        last = ImportSummary.from_json(store.read(REPORT))
+        if (last.format, last.source) != (format, source):
+            raise StoreError(f"{store.uri}: {last.source} was imported there: import into a folder of its own")
+    elif store.exists(INDEX):
+        raise StoreError(f"{store.uri}: another dataset is there: import into a folder of its own")
 
 
 def refusal(importer: Importer, name: str, reason: str, error: str = "ImportRefused") -> Quarantined:

@@ -176,12 +176,18 @@ def test_keys_in_different_parts_are_kept_once(exported, tmp_path: Path, monkeyp
     assert (summary.samples, summary.refused) == (4, 1)
 
 
-def test_a_build_is_not_overwritten(exported, tmp_path: Path) -> None:
-    _, lumosx = exported
-    out = Store.at(tmp_path / "built")
-    out.write("measurements/run.json", b"{}")
+def test_another_dataset_is_not_overwritten(exported, tmp_path: Path) -> None:
+    ours, lumosx = exported
+    shutil.copytree(ours.uri, tmp_path / "built")
     with pytest.raises(StoreError, match="import into a folder of its own"):
         import_(lumosx, tmp_path / "built")
+    import_(lumosx, tmp_path / "out")
+    before = files(tmp_path / "out")
+    shutil.copytree(lumosx, tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="was imported there"):
+        import_(tmp_path / "elsewhere", tmp_path / "out")
+    import_(lumosx, tmp_path / "out")
+    assert files(tmp_path / "out") == before
 
 
 def test_sources_are_held_out_whole(exported, tmp_path: Path) -> None:
