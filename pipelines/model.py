@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-console = Console()
+from pipelines.terminal import console, explained
+
 model_app = typer.Typer(no_args_is_help=True, help="Trained models: exports.", rich_markup_mode="markdown")
 
 
@@ -64,8 +64,6 @@ def export(
     - `dataengine model export runs/first --to diffusers --output exported/ --verify`
     - `dataengine model export runs/lora --to lora-comfyui --output lora/ --precision bf16`
     """
-    from pipelines.cli import explained
-
     with explained():
         import torch
 

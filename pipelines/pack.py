@@ -21,7 +21,7 @@ from dataengine.shards.writer import write_shard
 from dataengine.store import Store
 from pipelines.verdicts import Kept, Verdicts
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same pair packs to other bytes: shards that were written before are then written again."""
 
 RECEIPTS = "measurements/packed"

@@ -93,6 +93,7 @@ def preflight(settings: BuildSettings, cluster: bool = False) -> Preflight:
                 lacking.setdefault(problem, []).append(step.stage.name)
             demands.append(_demand(step, pool[0].resources, revision))
         problems += _combinations(pool, settings)
+    problems += _identities(settings)
     problems = [*(f"{', '.join(stages)}: {lack}" for lack, stages in lacking.items()), *problems]
     wanted = sum(pool[0].resources.gpus * pool[0].resources.workers for pool in pools(made))
     gpus = gpus_here() if wanted and not cluster else ()
@@ -191,6 +192,21 @@ def _combinations(pool: Sequence[Step], settings: BuildSettings) -> Iterator[str
                 yield from _onnx(name, network)
             if isinstance(network, QwenSettings):
                 yield from _vlm(name, network, held)
+
+
+def _identities(settings: BuildSettings) -> Iterator[str]:
+    """Decisions that need to know who is who, without a detector that tells."""
+    detector, rules = settings.stages.faces.detector, settings.decide
+    if detector == "insightface":
+        return
+    asked = {
+        f"decide.pairs.cross_clip_share={rules.pairs.cross_clip_share:g}": rules.pairs.cross_clip_share > 0,
+        "decide.pairs.split_by=identity": rules.pairs.split_by == "identity",
+        f"decide.block.faces={rules.block.faces}": bool(rules.block.faces),
+    }
+    for setting, is_asked in asked.items():
+        if is_asked:
+            yield f"faces: {setting} needs face embeddings, and {detector} has none: stages.faces.detector=insightface"
 
 
 def _served(network: NetworkSettings) -> bool:

@@ -25,7 +25,7 @@ from dataengine.lumosx.transformer import DiTConfig, token_grid
 from dataengine.records import Pair
 from dataengine.shards.index import read_member
 from dataengine.shards.reader import PairDataset
-from dataengine.shards.validate import validate
+from dataengine.shards.validate import Validation, validate
 from dataengine.store import Store
 from dataengine.weights import MissingWeightsError
 
@@ -102,7 +102,7 @@ def _samples(samples: PairDataset, held_out: PairDataset) -> Finding:
 
 
 def _shards(store: Store) -> Finding:
-    report = validate(store, clips=False, workers=8)
+    report = validate(store, Validation("images"), workers=8)
     told = f"{report.shards} shards, {report.bytes / 1e6:.0f} MB read and equal to their hashes"
     if report.ok:
         return Finding(True, "shards", told)

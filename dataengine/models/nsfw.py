@@ -78,7 +78,7 @@ class _Network:
                 f"{folder}: its classes are {', '.join(named)}: name those that are not safe, and not all, in "
                 "stages.quality.nsfw.labels"
             )
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
         return cls(classifier.to(device).eval(), processor, classes)
 
     def score(self, images: Sequence[Image]) -> list[float]:

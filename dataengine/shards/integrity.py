@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dataengine import video
 from dataengine.records import Box, Pair, Reference
 
-Check = Literal["tar", "members", "hash", "pair", "image", "clip", "key", "index"]
+Check = Literal["tar", "members", "hash", "pair", "image", "clip", "key", "index", "phrase"]
 
 _FPS_TOLERANCE = 1e-3
 """Relative: containers store rates as fractions, records as decimals."""

@@ -65,13 +65,13 @@ def end(position: int) -> bytes:
     return bytes(2 * BLOCK + -(position + 2 * BLOCK) % RECORD)
 
 
-def entries(stream: BinaryIO, shard: str, max_bytes: int) -> Iterator[tuple[Entry, bytes]]:
-    """Every file of a tar in order, with its data; the stream is read once, forwards.
+def entries(stream: BinaryIO, shard: str, max_bytes: int, start: int = 0) -> Iterator[tuple[Entry, bytes]]:
+    """Every file of a tar in order, with its data; the stream is read once, forwards. It begins at byte `start`.
 
     Raises `ShardError` for anything but plain files named `KEY.MEMBER`, for a file over `max_bytes`, for a damaged
     header, for a tar that is cut short and for data behind its end.
     """
-    position = 0
+    position = start
     while True:
         block = _read(stream, BLOCK, shard, position)
         if block == bytes(BLOCK):

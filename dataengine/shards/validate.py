@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from io import BytesIO
 from itertools import groupby
-from typing import NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from dataengine.records import Pair
 from dataengine.shards import integrity, tar
@@ -34,6 +38,13 @@ class Finding(NamedTuple):
         return f"{self.check}: {where}: {self.problem}; {self.remedy}"
 
 
+Depth = Literal["files", "images", "clips"]
+"""How deep to look: at bytes and records; also into every image; also into every frame of every clip."""
+
+PhraseCheck = Callable[[Pair], Iterable[str]]
+"""What is wrong with a pair's phrases for some tokenizer: such as one that has no tokens. See `lumosx.text`."""
+
+
 @dataclass(frozen=True)
 class Report:
     """What `validate` found, and how much it looked at."""
@@ -43,19 +54,43 @@ class Report:
     samples: int
     bytes: int
     seconds: float
+    spent: Mapping[str, float]
+    """Seconds by kind of work, all threads: `reading` (and hashing), `records`, `images`, `clips`, `phrases`."""
 
     @property
     def ok(self) -> bool:
         return not self.findings
 
+    @property
+    def bound(self) -> str:
+        """The kind of work that took longest."""
+        return max(self.spent, key=lambda kind: self.spent[kind], default="reading")
 
-def validate(out: Store, *, clips: bool = True, workers: int = 1) -> Report:
-    """Read every byte of a dataset and report all that is wrong with it; damaged data raise nothing.
+
+@dataclass(frozen=True)
+class Validation:
+    """What is to be checked.
+
+    Attributes:
+        depth: `files` checks tars, hashes, records, spans and the index and is about as fast as hashing; `images` also
+            decodes references and masks; `clips` also decodes every frame.
+        sample: look at this many samples only, drawn by `seed`, wherever they lie; None: at all of every shard.
+        phrases: asked of every pair.
+    """
+
+    depth: Depth = "clips"
+    sample: int | None = None
+    seed: int = 0
+    phrases: PhraseCheck | None = None
+
+
+def validate(out: Store, what: Validation = Validation(), *, workers: int = 1) -> Report:
+    """Read a dataset and report all that is wrong with it; damaged data raise nothing.
 
     Checked: tars well-formed; each sample's files complete against its record, no more and no fewer; hashes and
     offsets equal to the index; records valid with their spans in the caption; masks as large as the frame and
     references as their box; clips decode to the stated number of frames, rate and size; keys unique; index and shards
-    agree. Without `clips` no video is decoded: the rest is as fast as the disk. `workers` threads take a shard each.
+    agree. A drawn sample cannot tell of shards' other contents. `workers` threads take a shard each.
     """
     started = time.perf_counter()
     rows, findings = _read_index(out)
@@ -63,10 +98,16 @@ def validate(out: Store, *, clips: bool = True, workers: int = 1) -> Report:
     for shard in sorted(rows.keys() - set(names)):
         lost = f"the index has {len(rows[shard])} samples in it, but the shard is gone"
         findings.append(Finding("index", shard, None, lost, REBUILD))
+    if what.sample is not None:
+        rows = _drawn(rows, what.sample, what.seed)
+        names = [name for name in names if name in rows]
     with ThreadPoolExecutor(workers) as pool:
-        checked = list(pool.map(lambda name: _check_shard(out, name, rows.get(name, {}), clips), names))
+        checked = list(pool.map(lambda name: _check_shard(out, name, rows.get(name, {}), what), names))
     owners: dict[str, str] = {}
+    spent: dict[str, float] = defaultdict(float)
     for shard_check in checked:
+        for kind, seconds in shard_check.spent.items():
+            spent[kind] += seconds
         findings += shard_check.findings
         for key in shard_check.keys:
             if owners.setdefault(key, shard_check.shard) != shard_check.shard:
@@ -78,7 +119,18 @@ def validate(out: Store, *, clips: bool = True, workers: int = 1) -> Report:
         samples=sum(len(c.keys) for c in checked),
         bytes=sum(c.bytes for c in checked),
         seconds=time.perf_counter() - started,
+        spent=dict(spent),
     )
+
+
+def _drawn(rows: Mapping[str, dict[str, IndexRow]], count: int, seed: int) -> dict[str, dict[str, IndexRow]]:
+    """`count` rows, the same ones for the same seed whatever else the dataset holds."""
+    everything = (row for shard in rows.values() for row in shard.values())
+    least = heapq.nsmallest(count, everything, key=lambda row: sha256(f"{seed}:{row.key}".encode()).digest())
+    drawn: dict[str, dict[str, IndexRow]] = {}
+    for row in least:
+        drawn.setdefault(row.shard, {})[row.key] = row
+    return drawn
 
 
 def _read_index(out: Store) -> tuple[dict[str, dict[str, IndexRow]], list[Finding]]:
@@ -108,20 +160,31 @@ class _ShardCheck:
     findings: list[Finding] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     bytes: int = 0
+    spent: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, check: Check, key: str | None, problem: str, remedy: str = REBUILD) -> None:
         self.findings.append(Finding(check, self.shard, key, problem, remedy))
 
+    @contextmanager
+    def timed(self, kind: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent[kind] += time.perf_counter() - started
 
-def _check_shard(out: Store, shard: str, rows: Mapping[str, IndexRow], clips: bool) -> _ShardCheck:
+
+def _check_shard(out: Store, shard: str, rows: Mapping[str, IndexRow], what: Validation) -> _ShardCheck:
     found = _ShardCheck(shard)
     try:
         with out.open_input(f"{SHARDS}/{shard}") as stream:
-            for key, files in groupby(tar.entries(stream, shard, MAX_SAMPLE_BYTES), lambda file: file[0].key):
+            whole = what.sample is None
+            files = tar.entries(stream, shard, MAX_SAMPLE_BYTES) if whole else _files_of(stream, shard, rows.values())
+            for key, group in groupby(files, lambda file: file[0].key):
                 if key in found.keys:
                     found.add("key", key, "its files are in two places of the shard")
                 found.keys.add(key)
-                for problem in _check_sample(found, key, files, rows.get(key), clips):
+                for problem in _check_sample(found, key, group, rows.get(key), what):
                     found.add(problem.check, key, problem.text)
     except tar.ShardError as error:
         found.add("tar", error.key, error.problem, error.remedy)
@@ -132,27 +195,49 @@ def _check_shard(out: Store, shard: str, rows: Mapping[str, IndexRow], clips: bo
     return found
 
 
+def _files_of(stream: BinaryIO, shard: str, rows: Iterable[IndexRow]) -> Iterator[tuple[tar.Entry, bytes]]:
+    """The files at the places that the index gives, headers included; nothing else of the shard is read."""
+    for row in rows:
+        first, end = row.span
+        start = max(0, first - tar.BLOCK)
+        stream.seek(start)
+        part = stream.read(end + -end % tar.BLOCK - start)
+        yield from tar.entries(BytesIO(part + tar.end(len(part))), shard, MAX_SAMPLE_BYTES, start)
+
+
 def _check_sample(
-    found: _ShardCheck, key: str, files: Iterable[tuple[tar.Entry, bytes]], row: IndexRow | None, clips: bool
+    found: _ShardCheck,
+    key: str,
+    files: Iterable[tuple[tar.Entry, bytes]],
+    row: IndexRow | None,
+    what: Validation,
 ) -> list[Problem]:
     members: dict[str, bytes] = {}
     places: list[MemberAt] = []
     problems: list[Problem] = []
-    for entry, data in files:
-        if entry.member in members:
-            problems.append(Problem("members", f"{entry.member} stands twice"))
-        members[entry.member] = data
-        found.bytes += len(data)
-        digest = sha256(data).hexdigest()
-        places.append(MemberAt(name=entry.member, offset=entry.offset, size=entry.size, sha256=digest))
-    pair = integrity.read_pair(key, members)
-    problems += _check_index(found.shard, row, pair if isinstance(pair, Pair) else None, places)
-    if not isinstance(pair, Pair):
-        return problems + pair
-    problems += integrity.check_files(pair, members)
-    problems += integrity.check_images(pair, members)
-    if clips and "mp4" in members:
-        problems += integrity.check_clip(pair, members["mp4"])
+    with found.timed("reading"):
+        for entry, data in files:
+            if entry.member in members:
+                problems.append(Problem("members", f"{entry.member} stands twice"))
+            members[entry.member] = data
+            found.bytes += len(data)
+            digest = sha256(data).hexdigest()
+            places.append(MemberAt(name=entry.member, offset=entry.offset, size=entry.size, sha256=digest))
+    with found.timed("records"):
+        pair = integrity.read_pair(key, members)
+        problems += _check_index(found.shard, row, pair if isinstance(pair, Pair) else None, places)
+        if not isinstance(pair, Pair):
+            return problems + pair
+        problems += integrity.check_files(pair, members)
+    if what.depth != "files":
+        with found.timed("images"):
+            problems += integrity.check_images(pair, members)
+    if what.depth == "clips" and "mp4" in members:
+        with found.timed("clips"):
+            problems += integrity.check_clip(pair, members["mp4"])
+    if what.phrases is not None:
+        with found.timed("phrases"):
+            problems += [Problem("phrase", text) for text in what.phrases(pair)]
     return problems
 
 

@@ -103,7 +103,7 @@ def test_the_same_with_several_threads(out: Store) -> None:
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "json"])
+@pytest.mark.parametrize("damage", ["flip", "whole picture", "cut", "gone", "json"])
 def test_a_damaged_sample_is_a_finding_and_the_rest_goes_on(out: Store, damage: str) -> None:
     index = Index.read(out)
     row = next(row for row in index if row.shard == "train-2s-00000.tar")
@@ -111,6 +111,11 @@ def test_a_damaged_sample_is_a_finding_and_the_rest_goes_on(out: Store, damage: 
     data = bytearray(out.read(name))
     if damage == "flip":
         data[row.member("s0.face.png").offset + 40] ^= 1
+    elif damage == "whole picture":  # it can be decoded, and is not what was written: only the hash tells
+        name_, other = row.member("s0.face.png"), row.member("s1.face.png")
+        copy = min((name_, other), key=lambda at: at.size)
+        place = max((name_, other), key=lambda at: at.size)
+        data[place.offset : place.offset + copy.size] = data[copy.offset : copy.offset + copy.size]
     elif damage == "json":
         at = row.member("json")
         data[at.offset : at.offset + 5] = b"nulls"
@@ -119,7 +124,7 @@ def test_a_damaged_sample_is_a_finding_and_the_rest_goes_on(out: Store, damage: 
         out.delete(name)
     summary = check_dataset(out, SETTINGS)
     lost = [r for r in rows(out, "risk.parquet") if not r["readable"]]
-    assert summary.unreadable == len(lost) == (1 if damage in ("flip", "json") else 2)
+    assert summary.unreadable == len(lost) == (1 if damage in ("flip", "whole picture", "json") else 2)
     assert summary.samples == 7
     first = lost[0]
     assert (first["key"], first["risk"], first["failed"]) == (row.key, 1.0, [READABLE])

@@ -1,7 +1,7 @@
 """Planted faults: how many each check finds, how often it cries without one, and how the risk ranks them.
 
 Clean samples, and others with one fault each of a known kind, by a seeded script; every check that a run has runs on
-each. `python tests/bench/audit_faults_cpu.py [SAMPLES]` prints the table.
+each. `python tests/bench/audit_faults_cpu.py [SAMPLES [SEED]]` prints the table.
 """
 
 from __future__ import annotations
@@ -310,8 +310,8 @@ def rare(result: Measured, per_hundred: int) -> Measured:
     return replace(result, risks=clean + faults[:: max(1, len(faults) // wanted)][:wanted])
 
 
-def main(samples: int) -> None:
-    result = measure(samples)
+def main(samples: int, seed: int) -> None:
+    result = measure(samples, seed)
     total = sum(result.planted.values())
     print(f"clean samples: {result.clean}, corrupted: {total}")
     print(f"\n{'kind of fault':24}{'n':>5}{'caught':>9}   checks that failed (share of the kind)")
@@ -336,4 +336,5 @@ def main(samples: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 280)
+    numbers = [int(word) for word in sys.argv[1:]]
+    main(*[*numbers, *(210, 7000)[len(numbers) :]])

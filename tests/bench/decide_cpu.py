@@ -109,7 +109,9 @@ def parsing(out: Path) -> int:
     """The bound: every record of every clip read as JSON into its record, and nothing decided."""
     pipeline, stored = _opened(out)
     measurements = Measurements(Store.at(out).child("measurements"))
-    ids = [i.decode() for i in stored["caption"].ids.tolist()]
+    # In the order in which they lie in the files, as deciding reads them.
+    order = np.lexsort((stored["caption"].row, stored["caption"].file))
+    ids = [i.decode() for i in stored["caption"].ids[order].tolist()]
     for start in range(0, len(ids), 1024):
         for step in pipeline.clip_steps:
             for found in measurements.records(stored[step.stage.name], ids[start : start + 1024]).values():

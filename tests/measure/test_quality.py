@@ -10,7 +10,7 @@ import pytest
 import skimage.data
 from PIL import Image, ImageDraw, ImageFont
 
-from dataengine.config import AestheticSettings, FramesSettings, QualitySettings
+from dataengine.config import AestheticSettings, FramesSettings, NsfwSettings, QualitySettings
 from dataengine.decide.duplicates import apart
 from dataengine.measure.frames import FramesStage
 from dataengine.measure.quality import QualityStage, clipped, lettering, motion, perceptual_hash, sharpness
@@ -18,6 +18,7 @@ from dataengine.records import Quality
 from dataengine.stage import BadInput
 from dataengine.video import frames_at
 from tiny.clip import WIDTH, save_encoder, save_head
+from tiny.vit import save_classifier
 
 FPS = 24
 DEFAULTS = QualitySettings()
@@ -215,6 +216,16 @@ def test_same_record_again_and_one_value_a_still(sample_video, quality_of) -> No
 def test_a_clip_of_a_single_frame_does_not_move(video_of, quality_of) -> None:
     found = quality_of(video_of([skimage.data.coffee()[:180, :320]] * 2, 1), 0.0, 0.5)
     assert found.motion == pytest.approx(0, abs=0.001) and found.camera_motion == 0
+
+
+def test_what_is_not_safe_is_scored_where_weights_are_given(tmp_path, sample_video, quality_of) -> None:
+    settings = QualitySettings(nsfw=NsfwSettings(weights=str(save_classifier(tmp_path / "vit")), device="cpu"))
+    scored = quality_of(sample_video.path, 2.6, 5.4, settings)
+    assert scored.nsfw is not None and len(scored.nsfw) == 3 and all(0 < score < 1 for score in scored.nsfw)
+    assert scored.model_copy(update={"nsfw": None}) == quality_of(sample_video.path, 2.6, 5.4)
+    stage = QualityStage(settings)
+    assert stage.model == "nsfw-classifier" and "vit#" in stage.revision
+    assert set(stage.parameters()) == {"frames", "nsfw"}
 
 
 def test_aesthetics_are_scored_where_weights_are_given(tmp_path, sample_video, quality_of) -> None:

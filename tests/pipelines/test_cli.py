@@ -15,6 +15,8 @@ from pipelines.cli import Exit, app
 runner = CliRunner()
 COMMANDS = (
     "build",
+    "decide",
+    "forget",
     "preflight",
     "validate",
     "audit check",

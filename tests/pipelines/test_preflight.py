@@ -65,6 +65,26 @@ def test_all_missing_weights_are_told_with_what_fetches_them() -> None:
     assert len(found) == 7
 
 
+def test_optional_models_are_asked_for_when_they_are_chosen() -> None:
+    assert problems() == []
+    (nsfw,) = problems("stages.quality.nsfw.weights=Falconsai/nsfw_image_detection")
+    assert nsfw.startswith("quality: ") and "hf download Falconsai/nsfw_image_detection" in nsfw
+    (looks,) = problems("stages.looks.encoder=clip_image")
+    assert looks.startswith("looks: ") and "hf download openai/clip-vit-base-patch32" in looks
+    assert problems("stages.looks.encoder=lab_histogram") == []
+
+
+@pytest.mark.parametrize(
+    "rule", ["pairs.cross_clip_share=0.5", "pairs.split_by=identity", "block.faces=somebody.npy"], ids=str
+)
+def test_who_is_who_needs_embeddings(rule: str) -> None:
+    (told,) = problems(f"decide.{rule}")
+    assert f"decide.{rule} needs face embeddings, and centerface has none" in told
+    assert not any(
+        "needs face embeddings" in p for p in problems(f"decide.{rule}", "stages.faces.detector=insightface")
+    )
+
+
 def test_weights_that_are_here_are_named_by_what_pins_them(tmp_path: Path) -> None:
     file = lama.build(tmp_path / "lama.onnx")
     settings = load(BuildSettings, [], ["stages.background.inpainter=lama", f"stages.background.lama.weights={file}"])

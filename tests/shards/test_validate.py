@@ -16,7 +16,7 @@ from dataengine.records import Box, Pair
 from dataengine.shards import tar
 from dataengine.shards.assembly import Member, png
 from dataengine.shards.index import Index
-from dataengine.shards.validate import Report, validate
+from dataengine.shards.validate import Report, Validation, validate
 from dataengine.store import Store
 from dataengine.video import encode_clip
 
@@ -157,7 +157,7 @@ def test_a_flipped_bit(spoilt):
     row = a_row(spoilt)
     at = row.member("mp4")
     rewrite(spoilt / "shards" / row.shard, lambda data: data.__setitem__(at.offset + at.size - 9, 0xA5))
-    report = validate(Store.at(spoilt), clips=False)
+    report = validate(Store.at(spoilt), Validation("images"))
     assert [(f.check, f.shard, f.key) for f in report.findings] == [("hash", row.shard, row.key)]
     assert "mp4: its bytes are not those that were written" in str(report.findings[0])
 
@@ -221,28 +221,28 @@ def edit_index(folder: Path, change: Callable[[list[dict]], None]) -> None:
 def test_an_index_that_says_otherwise(spoilt, column, value, problem):
     key = a_row(spoilt).key
     edit_index(spoilt, lambda rows: rows[2].update({column: value}))
-    assert [(f.key, f.problem) for f in validate(Store.at(spoilt), clips=False).findings] == [(key, problem)]
+    assert [(f.key, f.problem) for f in validate(Store.at(spoilt), Validation("images")).findings] == [(key, problem)]
 
 
 def test_an_index_with_wrong_places(spoilt):
     key = a_row(spoilt).key
     edit_index(spoilt, lambda rows: rows[2]["members"][3].update(offset=1))
-    assert found(validate(Store.at(spoilt), clips=False)) == {("index", key)}
+    assert found(validate(Store.at(spoilt), Validation("images"))) == {("index", key)}
     edit_index(spoilt, lambda rows: rows[2]["members"].pop())
-    assert any("lists other files" in f.problem for f in validate(Store.at(spoilt), clips=False).findings)
+    assert any("lists other files" in f.problem for f in validate(Store.at(spoilt), Validation("images")).findings)
 
 
 def test_an_index_with_a_row_too_few_or_twice_or_out_of_order(spoilt):
     key = a_row(spoilt).key
     edit_index(spoilt, lambda rows: rows.insert(3, rows[2]))
-    assert ("key", key) in found(validate(Store.at(spoilt), clips=False))
+    assert ("key", key) in found(validate(Store.at(spoilt), Validation("images")))
     edit_index(spoilt, lambda rows: rows.pop(3))
-    assert validate(Store.at(spoilt), clips=False).ok
+    assert validate(Store.at(spoilt), Validation("images")).ok
     edit_index(spoilt, lambda rows: rows.insert(0, rows.pop()))
-    assert "index" in {f.check for f in validate(Store.at(spoilt), clips=False).findings}
+    assert "index" in {f.check for f in validate(Store.at(spoilt), Validation("images")).findings}
     edit_index(spoilt, lambda rows: rows.append(rows.pop(0)))
     edit_index(spoilt, lambda rows: rows.pop(2))
-    assert found(validate(Store.at(spoilt), clips=False)) == {("index", key)}
+    assert found(validate(Store.at(spoilt), Validation("images"))) == {("index", key)}
 
 
 def test_a_sample_that_only_the_index_has(spoilt):
