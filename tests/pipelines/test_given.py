@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from dataengine.config import BuildSettings, load
-from dataengine.engine.sources import find
+from dataengine.engine.sources import KnownSources, find, identify_all
 from dataengine.records import Quarantined
 from dataengine.shards.importers.table import VideoTable
 from dataengine.shards.importers.tree import Tree
@@ -63,12 +63,13 @@ def test_captions_are_kept_and_their_words_are_tied(clips: Path, tmp_path: Path,
     reasons = [row["message"] for row in pq.read_table(out / "quarantine.parquet").to_pylist()]
     assert any("leads out of the source" in r for r in reasons) and any("No such file" in r for r in reasons)
 
-    # Another caption of one video is asked about for that video alone.
+    # Another caption of one video gives that source a new id, and so new measurements; the other's are reused.
     table.write_text(table.read_text().replace("plain wall", "grey wall"))
     place = table_of_rows(VideoTable(Tree.at(tmp_path), table.name, Tree.at(clips)), str(out))
-    changed = build([place], str(out), settings, console=Console(quiet=True))
-    done = {stage.stage: stage.done for stage in changed.stages}
-    assert done["caption"] == 1 and done["probe"] == 1
+    known = {sample.pair.source_names[0]: sample.pair.clip.source_id for sample in PairDataset(store)}
+    again = identify_all(find([place]), KnownSources(store.child("measurements/sources")), map)
+    ids = {video.names[0]: video.source_id for video in again.videos}
+    assert ids["two.mp4"] == known["two.mp4"] and ids["one.mp4"] != known["one.mp4"]
 
 
 def test_tars_are_unpacked_by_names_of_our_own(clips: Path, tmp_path: Path) -> None:
