@@ -502,6 +502,11 @@ class Reference(Record):
         True, description="False: nobody knows where in the clip it stands; its box has its size alone"
     )
 
+    @property
+    def located(self) -> bool:
+        """Whether still and box are a place in the sample's own clip."""
+        return self.placed and self.origin is None
+
     @model_validator(mode="after")
     def _phrase_is_tied(self) -> Self:
         if self.phrase.span is None:

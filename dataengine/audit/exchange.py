@@ -171,8 +171,8 @@ def _annotations(out: Store, row: Any, number: int) -> Iterator[dict[str, Any]]:
         return
     owners = _owners(scene.pair)
     for reference in scene.pair.references:
-        if reference.origin is not None:
-            continue  # cut from another clip: it has no place in this one's stills
+        if not reference.located:
+            continue
         box = reference.box
         mask: Mask | None = masks.encode(found[reference.entity]) if reference.entity in found else None
         yield {

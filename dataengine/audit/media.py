@@ -210,7 +210,7 @@ def still_frames(pair: Pair) -> tuple[int, ...]:
 
 def main_still(pair: Pair) -> int:
     """The still that most references come from; the middle one if it is among them."""
-    tied = [r for r in pair.references if r.kind != "background" and r.origin is None]
+    tied = [r for r in pair.references if r.kind != "background" and r.located]
     counts = [sum(r.still == still for r in tied) for still in range(3)]
     return max((1, 0, 2), key=lambda still: counts[still])
 
@@ -224,7 +224,7 @@ def _frames(row: IndexRow, mp4: bytes, times: list[float], size: tuple[int, int]
 
 def _drawn(pair: Pair, still: int) -> list[Reference]:
     """What a small picture shows: the largest first, so that what is small stays whole."""
-    tied = (r for r in pair.references if r.still == still and r.origin is None)
+    tied = (r for r in pair.references if r.still == still and r.located)
     shown = (r for r in tied if r.kind in ("face", "attribute", "object"))
     return sorted(shown, key=lambda r: (r.kind == "face", -r.area_share))
 

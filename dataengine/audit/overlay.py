@@ -30,7 +30,7 @@ def main_still(scene: Scene) -> int:
 
 def at_still(scene: Scene, still: int) -> list[Reference]:
     """The references that were taken from a still, but for the background, which is all of it."""
-    return [r for r in scene.pair.references if r.still == still and r.kind != "background" and r.origin is None]
+    return [r for r in scene.pair.references if r.still == still and r.kind != "background" and r.located]
 
 
 def drawing_order(scene: Scene, still: int) -> list[Reference]:

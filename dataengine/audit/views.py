@@ -48,7 +48,8 @@ class EntityView(Record):
     has_mask: bool = Field(description="whether the stored mask is the one that counts")
     outline: str = Field(description="of its mask, as the `d` of an SVG path in the clip's pixels; empty without one")
     cut_anew: bool = Field(description="its picture will be cut from another still when repairs are applied")
-    other_clip: bool = Field(description="it was cut from another clip, so it stands in no frame of this one")
+    other_clip: bool = Field(description="it was cut from another clip")
+    located: bool = Field(description="it stands in a frame of this clip, at its box")
 
 
 class SubjectView(Record):
@@ -186,6 +187,7 @@ def entities_of(shown: Shown, pixels: Mapping[EntityId, MaskPixels]) -> tuple[En
             outline="" if mask is None or not ours else svg_path(mask),
             cut_anew=name in shown.cuts,
             other_clip=not ours,
+            located=reference.located,
         )
 
     return tuple(view(reference) for reference in shown.pair.references)

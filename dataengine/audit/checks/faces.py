@@ -42,6 +42,8 @@ def faces_apart(case: Case) -> Iterator[Finding]:
     for one, other in combinations(case.pair.subjects, 2):
         if one.face.still != other.face.still or one.face.origin != other.face.origin:
             continue
+        if not (one.face.placed and other.face.placed):
+            continue
         smaller = min(one.face.box.area, other.face.box.area)
         overlap = one.face.box.intersection(other.face.box).area / smaller if smaller else 1.0
         reason = f"{overlap:.0%} of the smaller face is covered by s{one.index}'s (at most {most:.0%})"

@@ -40,7 +40,7 @@ def reference_from_clip(case: Case) -> Iterator[Finding]:
         return
     stills = case.scene.stills
     for reference in case.pair.references:
-        if reference.kind == "background" or reference.origin is not None or not 0 <= reference.still < len(stills):
+        if reference.kind == "background" or not reference.located or not 0 <= reference.still < len(stills):
             continue
         frame, mask = stills[reference.still], case.masks.get(reference.entity)
         x0, y0, x1, y1 = whole(reference.box)
@@ -91,7 +91,7 @@ def background_seen(case: Case) -> Iterator[Finding]:
 def background_empty(case: Case) -> Iterator[Finding]:
     """A background no longer shows the people: where a face stood there is something else."""
     background, most = case.pair.background, case.limits.background_person
-    faces = [s.face for s in case.pair.subjects if s.face.origin is None]
+    faces = [s.face for s in case.pair.subjects if s.face.located]
     if background is None or background.origin is not None or not faces:
         return
     scene = np.asarray(case.scene.image(background))

@@ -98,7 +98,7 @@ export class References {
       });
     }
     const seen = this.isHidden(entity.id);
-    const eye = entity.kind === "background" || entity.other_clip ? null
+    const eye = entity.kind === "background" || !entity.located ? null
       : h("button.eye", { type: "button", "aria-pressed": seen, title: "Hide on the frames (H)", "aria-label": `Hide ${label} on the frames`,
           onclick: (event) => { this.toggle(entity.id); event.currentTarget.setAttribute("aria-pressed", this.isHidden(entity.id)); } }, icon("eye"));
     return h("div.holder-of-card", { class: `c-${entity.colour} ${role}` }, button, eye, entity.other_clip ? h("span.tag", { title: "cut from another clip" }, "other clip") : null, entity.cut_anew ? h("span.tag", {}, "cut anew") : null);
@@ -195,7 +195,7 @@ export class Inspector {
         h("button", { type: "button", class: `c-${subject.colour}`, "aria-pressed": subject.index === entity.subject, disabled: subject.index === entity.subject,
           onclick: () => this.repair({ type: "move_attribute", entity: entity.id, subject: subject.index }) }, h("span.dot"), shown(subject.noun, 18))))));
     }
-    if (entity.kind !== "background" && !entity.other_clip) {
+    if (entity.kind !== "background" && entity.located) {
       row.append(h("div.part", {}, h("span.name", {}, "Frame"), h("div.choices", { role: "group", "aria-label": "Still that the reference is cut from" }, ...stills.map((frame, still) =>
         h("button", { type: "button", "aria-pressed": still === entity.still, disabled: still === entity.still,
           onclick: () => this.repair({ type: "choose_still", entity: entity.id, still }) }, `${(frame / this.#sample.fps).toFixed(2)} s`)))));

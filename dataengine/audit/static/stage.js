@@ -110,7 +110,7 @@ export class Stage {
   focus(entity, { follow = true } = {}) {
     this.#focus = entity;
     const found = this.#sample?.entities.find((e) => e.id === entity);
-    if (found && follow && found.kind !== "background" && !found.other_clip && found.frame !== this.#frame) this.show(found.frame);
+    if (found && follow && found.kind !== "background" && found.located && found.frame !== this.#frame) this.show(found.frame);
     else this.#draw();
     this.#drawStrip();
   }
@@ -208,7 +208,7 @@ export class Stage {
     const sample = this.#sample;
     if (!sample) return;
     this.strip.replaceChildren(...sample.stills.map((frame, still) => {
-      const tied = sample.entities.filter((e) => e.frame === frame && e.kind !== "background" && e.kind !== "body" && !e.other_clip);
+      const tied = sample.entities.filter((e) => e.frame === frame && e.kind !== "background" && e.kind !== "body" && e.located);
       const picture = s("svg", { viewBox: `0 0 ${sample.width} ${sample.height}`, "aria-hidden": "true" },
         s("image", { href: media(sample, `frames/${frame}`), width: sample.width, height: sample.height }),
         ...drawing(sample, frame, this.#layers, this.#hidden, this.#focus, `strip${this.#number}-${still}`, null));
@@ -231,7 +231,7 @@ export function mainStill(sample) {
 
 function standing(sample, frame, hidden) {
   return sample.entities
-    .filter((e) => e.kind !== "background" && !e.other_clip && e.frame === frame && !hidden.has(e.id))
+    .filter((e) => e.kind !== "background" && e.located && e.frame === frame && !hidden.has(e.id))
     .sort((a, b) => ORDER[a.kind] - ORDER[b.kind] || b.area_share - a.area_share);
 }
 

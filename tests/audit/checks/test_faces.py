@@ -8,7 +8,9 @@ from PIL import ImageFilter
 
 from audit_samples import png
 from dataengine.audit.checks import faces
+from dataengine.audit.overlay import at_still
 from dataengine.audit.scene import Scene
+from dataengine.records import Box
 
 
 def with_subject(scene: Scene, number: int, **changes: object) -> Scene:
@@ -58,3 +60,17 @@ def test_an_embedder_decides_where_there_is_one(clean, found) -> None:
     assert found(faces.subjects_differ, clean, faces=twins)["s1.face"].score == pytest.approx(0.8)
     assert not found(faces.subjects_differ, clean, faces=twins)["s1.face"].passed
     assert found(faces.subjects_differ, clean, faces=strangers)["s1.face"].passed
+
+
+def test_nothing_is_said_of_places_that_nobody_knows(clean, found) -> None:
+    """Faces of an imported benchmark have the size of their pictures and no place: they would cover each other."""
+    corner = Box(0, 0, 40, 40)
+    scene = clean
+    for number, subject in enumerate(clean.pair.subjects):
+        face = subject.face.model_copy(update={"box": corner, "still": 0})
+        scene = with_subject(scene, number, face=face)
+    assert not found(faces.faces_apart, scene)["s1.face"].passed
+    for number, subject in enumerate(scene.pair.subjects):
+        scene = with_subject(scene, number, face=subject.face.model_copy(update={"placed": False}))
+    assert found(faces.faces_apart, scene) == {}
+    assert not [r for still in range(3) for r in at_still(scene, still) if r.kind == "face"]
