@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from dataengine.config import AuditSettings, BuildSettings, ConfigError, render
-from dataengine.lumosx.settings import TrainSettings
-from pipelines import dataset
+from dataengine.config import BuildSettings, ConfigError, render
+from pipelines import dataset, train_commands
+from pipelines.audit_commands import audit_app
+from pipelines.cache_commands import cache_app
 from pipelines.formats import export, import_app
 from pipelines.model import model_app
 from pipelines.terminal import (
@@ -39,23 +37,21 @@ from pipelines.terminal import (
 from pipelines.world import world_app
 
 if TYPE_CHECKING:
-    from dataengine.engine.measurements import Measurements
-    from dataengine.lumosx.sampling import SampleResult
+    pass
+
+BUILD, CHECK, TRAIN, TRY = "Build", "Look and check", "Train", "Try and configure"
 
 app = typer.Typer(help="Raw videos → relational training pairs → a trained LumosX DiT.", **HELP)  # type: ignore[arg-type]
-audit_app = typer.Typer(help="Look at who was tied to what, and how sure we are.", **HELP)  # type: ignore[arg-type]
-cache_app = typer.Typer(help="Stored measurements: what there is, and removing what nothing uses.", **HELP)  # type: ignore[arg-type]
 config_app = typer.Typer(help="See the configuration that a command would use.", **HELP)  # type: ignore[arg-type]
-app.add_typer(audit_app, name="audit")
-app.add_typer(config_app, name="config")
-app.add_typer(cache_app, name="cache")
-app.add_typer(model_app, name="model")
-app.add_typer(world_app, name="world")
-app.add_typer(import_app, name="import")
-app.command()(export)
+app.add_typer(audit_app, name="audit", rich_help_panel=CHECK)
+app.add_typer(config_app, name="config", rich_help_panel=TRY)
+app.add_typer(cache_app, name="cache", rich_help_panel=BUILD)
+app.add_typer(model_app, name="model", rich_help_panel=TRAIN)
+app.add_typer(world_app, name="world", rich_help_panel=TRY)
+app.add_typer(import_app, name="import", rich_help_panel=BUILD)
 
 
-@app.command()
+@app.command(rich_help_panel=BUILD)
 def build(
     words: Words = None,
     source: Inputs = None,
@@ -88,7 +84,7 @@ def build(
     build_from(places, output, settings, address)
 
 
-@app.command()
+@app.command(rich_help_panel=BUILD)
 def decide(
     output: Output,
     overrides: Overrides = None,
@@ -127,7 +123,7 @@ def decide(
     raise typer.Exit(_exit_code(summary.pairs, summary.quarantined))
 
 
-@app.command()
+@app.command(rich_help_panel=BUILD)
 def forget(
     output: Output,
     target: Annotated[str, typer.Option("--output", help="Where the version without them goes; nothing is there yet.")],
@@ -165,7 +161,7 @@ def forget(
     console.print(f"  {escape(target)}/{LIST} lists them", highlight=False)
 
 
-@app.command()
+@app.command(rich_help_panel=BUILD)
 def plan(
     words: Words = None,
     source: Inputs = None,
@@ -189,7 +185,7 @@ def plan(
     _plan(places, output, settings, sample, address)
 
 
-@app.command()
+@app.command(rich_help_panel=BUILD)
 def preflight(profile: Profile = "embedded", address: Address = None, overrides: Overrides = None) -> None:
     """Say what would stop a build before anything runs: weights, packages, settings that do not go together, memory.
 
@@ -219,7 +215,7 @@ def preflight(profile: Profile = "embedded", address: Address = None, overrides:
     console.print("all good")
 
 
-@app.command()
+@app.command(rich_help_panel=BUILD)
 def retry(
     output: Output,
     error: Annotated[
@@ -250,102 +246,7 @@ def retry(
     build_from(last.inputs, output, settings, address)
 
 
-@cache_app.command("ls")
-def cache_ls(output: Output, profile: Profile = "embedded", overrides: Overrides = None) -> None:
-    """List the stored measurements by stage and fingerprint, with sizes, and which settings use them.
-
-    **Example**: `dataengine cache ls shards/`
-    """
-    from dataengine.engine.cache import stored_stages
-    from pipelines.show import show_cache
-
-    with explained():
-        measurements, users = _cache(output, profile, overrides)
-        show_cache(stored_stages(measurements), users, console)
-
-
-@cache_app.command("gc")
-def cache_gc(
-    output: Output,
-    profile: Profile = "embedded",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-    overrides: Overrides = None,
-) -> None:
-    """Remove measurements that neither the last build's settings nor the ones given here use.
-
-    **Examples**
-
-    - `dataengine cache gc shards/ --dry-run`
-    - `dataengine cache gc shards/ stages.frames.jpeg_quality=90`
-    """
-    from dataengine.engine.cache import collect, stored_stages, unused
-    from dataengine.store import Store
-    from pipelines.alone import alone
-    from pipelines.show import show_cache
-
-    with explained():
-        measurements, users = _cache(output, profile, overrides)
-        with nullcontext() if dry_run else alone(Store.at(output)):
-            unwanted = unused(stored_stages(measurements), users)
-            show_cache(unwanted, users, console)
-            freed = 0 if dry_run else collect(measurements, unwanted)
-    if not unwanted:
-        console.print("nothing to remove")
-    else:
-        console.print("nothing was removed" if dry_run else f"removed: {freed / 1e6:.1f} MB", highlight=False)
-
-
-@cache_app.command("latents")
-def cache_latents(
-    data: Annotated[str, typer.Option(help="Folder that `build` wrote, or its s3:// or gs:// URI.")],
-    output: Annotated[str, typer.Option(help="Folder or URI for what is encoded; `train` reads it as stored.place.")],
-    profile: Profile = "embedded",
-    ranks: Annotated[int, typer.Option(min=1, help="Of the run; matters with data.window=random alone.")] = 1,
-    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed before.")] = False,
-    address: Address = None,
-    overrides: Overrides = None,
-) -> None:
-    """Encode what a training run will read, once: its clips' latents, and its captions' contexts.
-
-    Takes the settings of the run. Goes on where it was killed; makes only what is not stored for this codec, text
-    encoder and size. Training with `stored.place=OUTPUT` has the same random choices and the same losses.
-
-    **Examples**
-
-    - `dataengine cache latents --data shards/ --output latents/`
-    - `dataengine train --data shards/ --run runs/first stored.place=latents/`
-    - `dataengine cache latents --data shards/ --output latents/ --profile gpu stored.latents.workers=8 --address auto`
-    """
-    from pipelines.latents import encode
-    from pipelines.show import show_encoded
-
-    with explained():
-        settings = settings_of(Kind.TRAIN, profile, [*(overrides or []), f"stored.place={output}"])
-        assert isinstance(settings, TrainSettings)
-        made = encode(data, settings, ranks=ranks, retry=retry, address=address, console=console)
-    show_encoded(made, console)
-    if any(one.failed for one in made):
-        raise typer.Exit(Exit.QUARANTINED)
-
-
-def _cache(
-    output: str, profile: str, overrides: Sequence[str] | None
-) -> tuple[Measurements, dict[tuple[str, str], str]]:
-    """The store, and who uses which (stage, fingerprint): the given settings, the last build's, or both."""
-    from dataengine.engine.measurements import Measurements
-    from dataengine.store import Store
-    from pipelines.cache import last_run, settings_of_run, used
-
-    store = Store.at(output)
-    given = settings_of(Kind.BUILD, profile, overrides or [])
-    assert isinstance(given, BuildSettings)
-    users: dict[tuple[str, str], str] = dict.fromkeys(used(given).items(), "these settings")
-    for pair in used(settings_of_run(last_run(store))).items():
-        users[pair] = "last build and these settings" if pair in users else "last build"
-    return Measurements(store.child("measurements")), users
-
-
-@app.command()
+@app.command(rich_help_panel=BUILD)
 def trace(
     output: Output, row: Annotated[str, typer.Argument(metavar="ID", help="A source id, clip id or sample key.")]
 ) -> None:
@@ -403,281 +304,16 @@ def _exit_code(pairs: int, quarantined: int) -> Exit:
     return Exit.QUARANTINED if quarantined else Exit.DONE
 
 
-app.command()(dataset.validate)
-app.command()(dataset.repair)
-app.command()(dataset.card)
-app.command()(dataset.evaluate)
+app.command(rich_help_panel=BUILD)(export)
+app.command(rich_help_panel=CHECK)(dataset.validate)
+app.command(rich_help_panel=CHECK)(dataset.repair)
+app.command(rich_help_panel=CHECK)(dataset.card)
+app.command(rich_help_panel=CHECK)(dataset.evaluate)
+app.command(rich_help_panel=TRAIN)(train_commands.train)
+app.command(rich_help_panel=TRAIN)(train_commands.sample)
 
 
-@audit_app.command("check")
-def audit_check(output: Output, profile: Profile = "embedded", overrides: Overrides = None) -> None:
-    """Check every sample and write checks.parquet (a row a finding), risk.parquet (a row a sample), matrix.parquet.
-
-    Looks again only at shards that changed since the last time, or whose settings did. A damaged sample is a finding.
-
-    **Examples**
-
-    - `dataengine audit check shards/`
-    - `dataengine audit check shards/ limits.face_px=96 scorer=none`
-    """
-    from pipelines.audit import check
-
-    with explained():
-        summary = check(output, _audit_settings(profile, overrides), console)
-    for name, (times, failed) in sorted(summary.checks.items(), key=lambda one: -one[1][1]):
-        if failed:
-            console.print(f"{name}: {failed} of {times} failed", highlight=False)
-    console.print(
-        f"{summary.samples} samples in {summary.shards} shards ({summary.reused} unchanged): {summary.failed} failed a "
-        f"check, {summary.unreadable} could not be read",
-        highlight=False,
-    )
-
-
-@audit_app.command("report")
-def audit_report(output: Output, profile: Profile = "embedded", overrides: Overrides = None) -> None:
-    """Write report.html, report.json and the contact sheet of a dataset anew, after checking what changed.
-
-    With the error rate that auditors found, where anyone has judged a sample.
-
-    **Examples**
-
-    - `dataengine audit report shards/`
-    - `dataengine audit report shards/ worst=20`
-    """
-    from dataengine.audit.contact_sheet import contact_sheet
-    from dataengine.audit.report import write_report
-    from dataengine.store import Store
-    from pipelines.audit import check
-
-    with explained():
-        settings = _audit_settings(profile, overrides)
-        check(output, settings, console)
-        write_report(Store.at(output), settings)
-        contact_sheet(Store.at(output))
-    console.print(f"{output}/report.html, {output}/report.json, {output}/contact_sheet.png")
-
-
-@audit_app.command("serve")
-def audit_serve(
-    output: Output,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8780,
-    host: Annotated[str, typer.Option(help="Address to listen on. Others than loopback need the access token.")] = (
-        "127.0.0.1"
-    ),
-    name: Annotated[
-        list[str] | None, typer.Option(help="A name the server is called by, where --host is an address.")
-    ] = None,
-    profile: Profile = "embedded",
-    overrides: Overrides = None,
-) -> None:
-    """Serve the page on which people judge and repair samples.
-
-    Every decision goes into OUT/audit/events.sqlite; the shards stay as they are. On loopback nothing else is needed;
-    away from it the address that is printed has an access token (or set DATAENGINE_AUDIT_TOKEN).
-
-    **Examples**
-
-    - `dataengine audit serve shards/`
-    - `dataengine audit serve shards/ --host 0.0.0.0 --name audit.example.org --port 8780`
-    """
-    from dataengine.audit.desk import Desk
-    from dataengine.audit.listening import addresses, listen, run
-    from dataengine.audit.security import Access
-    from dataengine.audit.server import create_app
-    from dataengine.store import Store
-    from pipelines.audit import aids_of, stored_cuts
-
-    with explained():
-        token = os.environ.get("DATAENGINE_AUDIT_TOKEN")
-        access = Access.for_host(host, tuple(name or ()), token)
-        settings, store = _audit_settings(profile, overrides), Store.at(output)
-        # Clips are not decoded for a repair: what that told before stays.
-        desk = Desk.open(store, settings, aids=replace(aids_of(settings), frames=False), cuts_of=stored_cuts(store))
-        socket = listen(host, port)
-        for address in addresses(socket, host, access):
-            console.print(f"audit page: {address}", highlight=False, soft_wrap=True)
-        run(create_app(desk, access), socket)
-
-
-@audit_app.command("apply")
-def audit_apply(
-    source: Output,
-    output: Annotated[str, typer.Option(help="Folder or URI of the new version; it must not hold a dataset.")],
-) -> None:
-    """Write a new version of a dataset with all verdicts and repairs applied. Samples nobody changed keep their bytes.
-
-    Each auditor who judged a sample has one vote: to reject it, or for it as repaired. The most votes win; at a tie the
-    sample is left out. `audit/fates.parquet` says what became of each.
-
-    **Example**: `dataengine audit apply shards/ --output shards-audited/`
-    """
-    from dataengine.audit.apply import apply_events
-    from dataengine.audit.events import stored_events
-    from dataengine.store import Store
-    from pipelines.audit import stored_cuts
-
-    with explained():
-        store = Store.at(source)
-        events = stored_events(store)
-        if not events:
-            raise ConfigError(f"{source}: nobody has audited it: there is no event to apply")
-        applied = apply_events(store, Store.at(output), events, stored_cuts(store))
-    for fate in applied.fates:
-        if fate.fate in ("disputed", "unappliable"):
-            console.print(f"[yellow]![/] {fate.key}: {fate.fate}, left out: {escape(fate.reason)}", highlight=False)
-    told = ", ".join(f"{fate} {count}" for fate, count in applied.counts.items()) or "nothing judged"
-    console.print(
-        f"{applied.samples} samples in {output}: {told}; shards copied {applied.shards_kept}, written "
-        f"{applied.shards_written}"
-        + (f"; {applied.unknown} judged keys are no samples of it (honeypots, or gone)" if applied.unknown else ""),
-        highlight=False,
-    )
-
-
-@audit_app.command("export")
-def audit_export(
-    source: Output,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What to write: .parquet or .json (COCO).")],
-) -> None:
-    """Write a dataset's audit events to a file: .parquet has every event, .json is COCO with boxes, masks and verdicts.
-
-    **Examples**
-
-    - `dataengine audit export shards/ events.parquet`
-    - `dataengine audit export shards/ audit.json`
-    """
-    from pipelines.audit import export_events
-
-    with explained():
-        count = export_events(source, file)
-    console.print(f"{count} events: {file}", highlight=False)
-
-
-@audit_app.command("import")
-def audit_import(
-    source: Output,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `export` wrote: .parquet or .json (COCO).")],
-) -> None:
-    """Take events from a file into a dataset's log. What the log has already is not repeated.
-
-    **Example**: `dataengine audit import shards/ events.parquet`
-    """
-    from pipelines.audit import import_events
-
-    with explained():
-        count = import_events(source, file)
-    console.print(f"{count} new events in {source}", highlight=False)
-
-
-def _audit_settings(profile: str, overrides: Sequence[str] | None) -> AuditSettings:
-    settings = settings_of(Kind.AUDIT, profile, overrides or [])
-    assert isinstance(settings, AuditSettings)
-    return settings
-
-
-@app.command()
-def train(
-    data: Annotated[str, typer.Option(help="Folder that `build` wrote, or its s3:// or gs:// URI.")],
-    run: Annotated[Path, typer.Option(help="Folder of checkpoints and logs. An earlier run goes on.")],
-    profile: Profile = "embedded",
-    workers: Annotated[
-        int, typer.Option(min=0, help="Ray Train workers, each a GPU where there are; 0: this process alone.")
-    ] = 0,
-    address: Address = None,
-    check: Annotated[bool, typer.Option("--check", help="Only look at everything that could stop the run.")] = False,
-    every_clip: Annotated[bool, typer.Option("--every-clip", help="With --check: decode all samples.")] = False,
-    overrides: Overrides = None,
-) -> None:
-    """Train a LumosX DiT from shards.
-
-    Resumes exactly from the last checkpoint in RUN. Writes tensorboard logs, checkpoints and loss.png, and prints the
-    loss on held-out noise levels before and after.
-
-    **Examples**
-
-    - `dataengine train --data shards/ --run runs/first steps=500`
-    - `dataengine train --data shards/ --run runs/first steps=500 --check`
-    - `dataengine train --data s3://bucket/shards --run /shared/run --workers 16 --address auto --profile gpu`
-    - `torchrun --nproc-per-node 8 -m -- pipelines.cli train --data shards/ --run runs/first`
-    """
-    from pipelines.show import show_training
-    from pipelines.train import train_here, train_on_ray
-
-    with explained():
-        settings = settings_of(Kind.TRAIN, profile, overrides or [])
-        assert isinstance(settings, TrainSettings)
-        if check:
-            _check(data, run, settings, workers, every_clip)
-            return
-        if workers:
-            result = train_on_ray(data, run, settings, workers=workers, address=address)
-        else:
-            made = train_here(data, run, settings, console)
-            if made is None:  # another rank tells
-                return
-            result = made
-    show_training(result, console)
-
-
-def _check(data: str, run: Path, settings: TrainSettings, workers: int, every_clip: bool) -> None:
-    """Exits with 1 when the run would fail, or would train on less than it seems."""
-    from dataengine.lumosx.preflight import Finding, preflight
-
-    def tell(finding: Finding) -> None:
-        mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
-        console.print(f"{mark} {finding.what}: {escape(finding.told)}", highlight=False)
-
-    world = workers or int(os.environ.get("WORLD_SIZE", "1"))
-    found = preflight(data, run, settings, world, tell, every_clip=every_clip)
-    if not all(finding.ok for finding in found):
-        raise typer.Exit(Exit.NOTHING)
-
-
-@app.command()
-def sample(
-    run: Annotated[Path, typer.Option(help="Folder that `train` wrote, or `model export --to diffusers`.")],
-    output: Annotated[Path, typer.Option(help="The .mp4 to write; a contact sheet .png goes beside it.")],
-    pair: Annotated[str | None, typer.Option(help="Key of the sample whose caption and references to use.")] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="Instead of a pair: caption.txt, subjects/0/face_man.png, objects/dog.png …")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="Dataset of the pair (default: the run's own).")] = None,
-) -> None:
-    """Generate a video for a caption and references with a trained model.
-
-    They come from a pair of a dataset, or from a folder in the layout of the LumosX benchmark: an image's name is its
-    phrase in the caption.
-
-    **Examples**
-
-    - `dataengine sample --run runs/first --pair 3f2a… --output sample.mp4`
-    - `dataengine sample --run exported/ --folder request/ --output sample.mp4`
-    """
-    if (pair is None) == (folder is None):
-        errors.print("[bold red]error[/] name a --pair or a --folder: dataengine sample --help")
-        raise typer.Exit(Exit.USAGE)
-    with explained():
-        if folder is not None:
-            from dataengine.lumosx.pipeline import sample_request
-
-            made = sample_request(run, folder, output)
-        else:
-            made = _sample_pair(run, data, pair or "", output)
-    console.print(f"{made.video}\n{made.sheet}")
-
-
-def _sample_pair(run: Path, data: Path | None, pair: str, output: Path) -> SampleResult:
-    from dataengine.lumosx.sampling import sample_pair
-    from dataengine.lumosx.trainer import load_run_data
-
-    try:
-        return sample_pair(run, data or load_run_data(run), pair, output)
-    except KeyError as error:
-        raise ConfigError(error.args[0]) from error
-
-
-@app.command("sample-video")
+@app.command("sample-video", rich_help_panel=TRY)
 def sample_video(
     folder: Annotated[Path, typer.Argument(help="Where sample.mp4 and sample.truth.json go.")] = Path(),
 ) -> None:
@@ -691,7 +327,7 @@ def sample_video(
     console.print(f"{folder}/sample.mp4: {len(truth.shots)} shots; truth in {folder}/sample.truth.json")
 
 
-@app.command()
+@app.command(rich_help_panel=TRY)
 def run(
     file: Annotated[Path, typer.Argument(help="For instance conf/end_to_end.yaml.")],
     source: Annotated[list[str] | None, typer.Option("--input", help="Videos instead of the file's.")] = None,
