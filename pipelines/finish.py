@@ -79,11 +79,11 @@ def finish(
     store.write(RUN, summary.model_dump_json(indent=1).encode())
     # The report looks at every sample: at a large dataset that is most of a restart that changes nothing.
     if digests(store) != before or not store.exists("report.html"):
-        write_dataset_card(store)
         contact_sheet(store)
         audit = load(AuditSettings, [(CONF / "audit.yaml", None)])
         check_dataset(store, audit, aids_of(audit), workers=os.cpu_count() or 1)
         write_report(store, audit)
+        write_dataset_card(store)
     return summary
 
 

@@ -122,7 +122,7 @@ def write_report(out: Store, settings: AuditSettings | None = None, others: int 
         quarantine=tuple(quarantine[:_SHOWN_ROWS]),
         quarantined=len(quarantine),
         statistics=tally.result(),
-        audit=_audit(out, settings),
+        audit=numbers_of(out, settings),
     )
     risky = (position for position, risk in enumerate(risks) if risk > 0)
     worst = sorted(risky, key=lambda position: (-risks[position], position))[: settings.worst]
@@ -138,10 +138,10 @@ def write_report(out: Store, settings: AuditSettings | None = None, others: int 
     return report
 
 
-def _audit(out: Store, settings: AuditSettings) -> AuditNumbers | None:
-    """What auditors have found; None where nobody has audited the dataset."""
+def numbers_of(out: Store, settings: AuditSettings) -> AuditNumbers | None:
+    """What auditors have found; None where nobody has audited the dataset, or it was not checked."""
     events = stored_events(out)
-    if not events:
+    if not events or not out.exists(RISK):
         return None
     with out.open_input(RISK) as stream:
         table = pq.read_table(stream, columns=["key", "source_id", "random_rank"]).sort_by("random_rank")

@@ -36,7 +36,7 @@ class Told:
 
     Attributes:
         prompts: texts that models were asked with, by their hash as provenance has it.
-        audit: what people found who looked at samples, as Markdown; empty: nobody has looked.
+        audit: what checks and people found, as Markdown; empty: nothing is known.
     """
 
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def render(index: Index, stages: Sequence[StageProvenance], summary: RunSummary 
             "",
             "## How good it is",
             "",
-            told.audit or "Nobody has looked at samples of it yet: `dataengine audit serve` is the place to.",
+            told.audit or "Nothing was checked of it, and nobody has looked at samples of it.",
             "",
             _limits(),
             "",

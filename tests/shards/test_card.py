@@ -70,9 +70,9 @@ def test_prompts_are_told_where_they_are_known(dataset):
 
 
 def test_it_says_whether_somebody_has_looked(dataset):
-    assert "Nobody has looked at samples" in card(dataset)
+    assert "nobody has looked at samples" in card(dataset)
     told = card(dataset, Told(audit="2 of 60 random samples were wrong."))
-    assert "2 of 60 random samples were wrong." in told and "Nobody has looked" not in told
+    assert "2 of 60 random samples were wrong." in told and "nobody has looked" not in told
 
 
 def test_it_is_written_with_a_picture_of_its_own(make_dataset, made_samples):
