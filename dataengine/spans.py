@@ -112,3 +112,19 @@ def _is_mark(character: str) -> bool:
 
 def _is_wide(character: str) -> bool:
     return unicodedata.east_asian_width(character) in "WF"
+
+
+class Writer:
+    """A caption under construction: `text` so far, and the span of each phrase as it is written."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def add(self, words: str) -> None:
+        self.text += words
+
+    def phrase(self, words: str) -> Phrase:
+        """Write words that something is to be tied to."""
+        start = len(self.text)
+        self.add(words)
+        return Phrase(text=words, span=Span(start, len(self.text)))

@@ -17,7 +17,8 @@ import numpy as np
 from dataengine.models import colour_names, given_caption, grabcut
 from dataengine.models.face_regions import centre_x, face_coordinates, face_unit
 from dataengine.models.interfaces import Image, Pixels, Scene
-from dataengine.records import Caption, Mention, Person, PersonMention, Phrase, Sighting, Span, Vote
+from dataengine.records import Caption, Mention, Person, PersonMention, Phrase, Sighting, Vote
+from dataengine.spans import Writer
 from dataengine.stage import BadInput
 from dataengine.weights import Needs
 
@@ -108,7 +109,7 @@ def compose(people: Sequence[Described], background: str) -> Caption:
     Every phrase is written once and its span noted as it is written, so spans are unique and never overlap, whatever
     words two people share.
     """
-    writer = _Writer()
+    writer = Writer()
     mentions = []
     for i, person in enumerate(people):
         writer.add("A " if i == 0 else ", and a " if i == len(people) - 1 else ", a ")
@@ -141,21 +142,6 @@ def position_of(index: int, count: int, x: float) -> str:
 
 def article(phrase: str) -> str:
     return "an" if phrase[0] in "aeio" else "a"
-
-
-class _Writer:
-    """A sentence under construction."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def add(self, words: str) -> None:
-        self.text += words
-
-    def phrase(self, words: str) -> Phrase:
-        start = len(self.text)
-        self.add(words)
-        return Phrase(text=words, span=Span(start, len(self.text)))
 
 
 def _mention(phrase: Phrase, person: int, share: float) -> Mention:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dataengine.records import Phrase, Record, Span
+from dataengine.records import Phrase, Record
+from dataengine.spans import Writer
 from dataengine.world.cast import Person
 from dataengine.world.things import Object, Place
 
@@ -35,21 +36,6 @@ class Caption(Record):
     background: Phrase
 
 
-class _Text:
-    """A sentence in the making."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def add(self, words: str) -> None:
-        self.text += words
-
-    def phrase(self, words: str) -> Phrase:
-        start = len(self.text)
-        self.text += words
-        return Phrase(text=words, span=Span(start, start + len(words)))
-
-
 def attributes(person: Person) -> tuple[str, ...]:
     """Everything that can be said of a person, the garment first."""
     return (person.top.phrase, *(item.phrase for item in person.accessories), person.identity.hair_phrase)
@@ -57,7 +43,7 @@ def attributes(person: Person) -> tuple[str, ...]:
 
 def caption(people: Sequence[Person], things: Sequence[Object], place: Place, draw: np.random.Generator) -> Caption:
     """One of several ways to say it, drawn at random. People come left to right, in a quarter of captions reversed."""
-    text = _Text()
+    text = Writer()
     order = list(range(len(people)))
     if draw.random() < 0.25:
         order.reverse()
@@ -91,7 +77,7 @@ def caption(people: Sequence[Person], things: Sequence[Object], place: Place, dr
     )
 
 
-def _person(text: _Text, person: Person, draw: np.random.Generator) -> Named:
+def _person(text: Writer, person: Person, draw: np.random.Generator) -> Named:
     """ "man with short brown hair in a red shirt, wearing a blue hat": at most `MENTIONED` attributes."""
     noun = text.phrase(person.identity.noun)
     rest = [item.phrase for item in person.accessories]
