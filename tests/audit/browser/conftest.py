@@ -93,7 +93,7 @@ class Site:
         return [(event.key, event.action.type) for event in self.desk.log.events(auditor=auditor)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page") / "dataset"
     samples = [audit_samples.sample(seed, people=2, clip=True, key=f"sample{seed}") for seed in range(SAMPLES - 1)]
@@ -102,7 +102,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     path = chromium()
     with sync_playwright() as playwright:
@@ -125,7 +125,7 @@ def served(desk: Desk) -> Iterator[Site]:
     thread.join(10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(built: Path) -> Iterator[Site]:
     """One server for the session; `site` gives each test a clean log."""
     with served(Desk.open(Store.at(built), AuditSettings(honeypots=0))) as site:
