@@ -59,6 +59,7 @@ def test_two_ranks_train_as_one_and_one_goes_on(dataset: Path, tmp_path: Path) -
     assert {event.step: event.loss for event in read_metrics(two)[1]} == pytest.approx(before, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_rank_without_an_example_takes_part(make_dataset, make_sample, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Of two samples one is too short: in every step one rank has nothing, and the step is that of the other alone."""
     data = make_dataset(tmp_path / "data", [make_sample(0), make_sample(1, seconds=0.1)])
