@@ -65,8 +65,8 @@ test-rest: setup ## All other tests
 	@$(UV) pip install -q --python $(BIN)/python --no-deps --target $(EXTRAS) torchao==0.18.0
 	PYTHONPATH=$(EXTRAS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m eight_bit tests/lumosx
 
-test-slow: setup ## Tests that take a minute each and start engines or trainers again after a death
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and ray'
+test-slow: setup ## Whole builds, two training ranks, engines and trainers after a death: a minute each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and ray' --timeout 900
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not ray'
 
 lint: setup ## ruff, ruff format, mypy and the floors of the house

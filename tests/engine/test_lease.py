@@ -201,6 +201,7 @@ def test_of_many_at_once_one_gets_it_on_a_disk_without_locks(tmp_path: Path, mon
     assert [winners(Store.at(tmp_path), 4) for _ in range(3)] == [1] * 3
 
 
+@pytest.mark.slow
 def test_on_an_object_store(s3_port: int, monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
     monkeypatch.setattr(lease, "SETTLE_S", 3.0)
     monkeypatch.setattr(lease, "EXPIRES_S", 0.5)

@@ -42,6 +42,7 @@ def agree(run: Path, result: TrainResult) -> None:
         assert all(torch.allclose(left[key], right[key], atol=2e-4) for key in left), name
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one_and_one_goes_on(dataset: Path, tmp_path: Path) -> None:
     """Two ranks with one example each take the steps that one takes with two, whatever is recomputed; so do two batches
     of one that are accumulated. One rank goes on where two stopped."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ from dataengine.records import RunSummary
 from pipelines.cli import Exit, app
 
 
+@pytest.mark.slow
 def test_a_build_of_the_world_is_judged_by_its_truth(run_build: Callable[..., RunSummary], tmp_path: Path) -> None:
     videos, out = tmp_path / "world", tmp_path / "out"
     made = CliRunner().invoke(app, ["world", "make", "--clips", "3", "--seed", "6", "--output", str(videos)])

@@ -69,6 +69,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, bad_video_folder, build_profil
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_stage_measures_the_clip_and_nothing_fails(out: Path) -> None:
     summary = RunSummary.from_json((out / "measurements" / "run.json").read_bytes())
@@ -89,6 +90,7 @@ def test_every_stage_measures_the_clip_and_nothing_fails(out: Path) -> None:
     assert all(stage.done == 1 for stage in summary.stages)
 
 
+@pytest.mark.slow
 def test_the_three_answers_are_kept_raw_and_tie_the_words_to_the_face(out: Path) -> None:
     store = Store.at(str(out))
     (sample,) = PairDataset(store)

@@ -36,6 +36,7 @@ def cluster() -> Iterator[LocalCluster]:
         yield started
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_submitted_job_gives_the_shards_of_a_local_build(cluster: LocalCluster, short, tmp_path: Path) -> None:
     def ray_job(*words: str) -> subprocess.CompletedProcess[str]:

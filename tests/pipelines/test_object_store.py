@@ -22,6 +22,7 @@ def fixed_files(out: Store) -> dict[str, bytes]:
     return {name: out.read(name) for name in out.names() if FIXED.fullmatch(name)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_build_through_a_failing_object_store_gives_the_same_bytes(
     short, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -133,6 +133,7 @@ def test_what_is_worn_has_the_colours_that_are_named(sample_video) -> None:
     assert min(checked.values()) >= 4
 
 
+@pytest.mark.slow
 def test_the_same_bytes_again(sample_video, tmp_path) -> None:
     sample_module.make_sample(tmp_path)
     for name in ("sample.mp4", "sample.truth.json"):
