@@ -186,6 +186,7 @@ def show_made(output: str, run: Path, made: SampleResult, key: str, console: Con
         ("sample sheet", f"{made.sheet}"),
     )
     commands = (
+        f"dataengine audit serve {output}",
         f"dataengine validate {output}",
         "dataengine build --input YOUR_VIDEOS --output shards",
         f"dataengine train --data {output} --run {run.parent / 'longer'} steps=1000",
