@@ -100,13 +100,13 @@ def what_if(output: str, changes: Sequence[str]) -> WhatIf:
         judged = list(tasks(partial(_judge, facts, tuple(decided)), groups))
     outlooks = [_outlook([group[n] for group in judged], v.decide.filters) for n, v in enumerate(variants)]
     base, *others = outlooks
-    names = [*changes, "all together"]
+    names = [*changes, *(["all together"] if len(changes) > 1 else [])]
     return WhatIf(
         clips=len(base.verdicts),
         kept=base.kept,
         subjects=base.subjects,
         attributes=base.attributes,
-        changes=tuple(_change(name, base, other) for name, other in zip(names, others, strict=False)),
+        changes=tuple(_change(name, base, other) for name, other in zip(names, others, strict=True)),
     )
 
 

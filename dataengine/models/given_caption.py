@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 
 from dataengine.models.face_regions import HAIR, TOPS
 from dataengine.records import Caption, Mention, PersonMention, Phrase, Span, Vote
@@ -120,8 +120,8 @@ def _named(text: str) -> list[_Named]:
             mentions.append(match)
         known.add(noun)
     found = []
-    ends = [*(later.start() for later in mentions[1:]), len(text)]
-    for match, after in zip(mentions, ends, strict=False):
+    starts = [match.start() for match in mentions]
+    for match, (_, after) in zip(mentions, pairwise((*starts, len(text))), strict=True):
         worn = [
             _Worn(_phrase(text, w.span()), COLOURS[w[1].lower()], w[2].lower() in HAIR)
             for w in _WORN.finditer(text, match.end(), after)

@@ -15,11 +15,9 @@ import os
 import resource
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +25,10 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import uvicorn
 
 import audit_samples
+from audit_site import served
 from dataengine.audit.desk import Desk
-from dataengine.audit.listening import listen
-from dataengine.audit.server import create_app
 from dataengine.audit.tables import CHECKS, CHECKS_SCHEMA, RISK, RISK_SCHEMA
 from dataengine.shards.index import INDEX, SCHEMA, IndexRow, MemberAt
 from dataengine.store import Store
@@ -95,17 +91,6 @@ def generate(out: Store, samples: int, seed: int = 0) -> None:
     }
     with out.open_output(CHECKS) as stream:
         pq.write_table(pa.table(findings, CHECKS_SCHEMA), stream)
-
-
-@contextmanager
-def served(desk: Desk) -> Iterator[str]:
-    socket = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(create_app(desk), log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
-    thread.start()
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
 
 
 class Taken(NamedTuple):

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 import audit_samples
+import audit_site
 from dataengine.audit.desk import Desk
-from dataengine.audit.listening import listen
 from dataengine.audit.scene import Scene
 from dataengine.audit.security import Access
-from dataengine.audit.server import create_app
 from dataengine.config import AuditSettings
 from dataengine.records import Pair
 from dataengine.shards.assembly import Member
@@ -115,14 +112,9 @@ def browser() -> Iterator[Browser]:
 @contextmanager
 def served(desk: Desk) -> Iterator[Site]:
     """The page of a desk at a port of its own."""
-    socket = listen("127.0.0.1", 0)
     access = Access()
-    running = uvicorn.Server(uvicorn.Config(create_app(desk, access), log_level="error", lifespan="off"))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [socket]}, daemon=True)
-    thread.start()
-    yield Site(f"http://127.0.0.1:{socket.getsockname()[1]}", desk, desk.out, access)
-    running.should_exit = True
-    thread.join(10)
+    with audit_site.served(desk, access) as address:
+        yield Site(address, desk, desk.out, access)
 
 
 @pytest.fixture(scope="package")

@@ -12,21 +12,16 @@ import random
 import shutil
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import audit_samples
+from audit_site import served
 from dataengine.audit.checking import check_dataset
 from dataengine.audit.desk import Desk
 from dataengine.audit.events import Verdict
-from dataengine.audit.listening import listen
-from dataengine.audit.server import create_app
 from dataengine.config import AuditSettings
 from dataengine.shards.assembly import Member
 from dataengine.shards.index import write_index
@@ -36,17 +31,6 @@ from pipelines.audit import aids_of, stored_cuts
 
 SIZE = {"width": 1280, "height": 720}
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-
-
-@contextmanager
-def served(desk: Desk) -> Iterator[str]:
-    socket = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(create_app(desk), log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
-    thread.start()
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
 
 
 def drawn(out: Store, samples: int = 220) -> None:
