@@ -54,7 +54,7 @@ def frames(script: Script) -> Iterator[Image]:
 
 def frame(script: Script, number: int) -> Image:
     """One frame without its grain."""
-    shot, at = _place(script, number)
+    shot, at = place(script, number)
     image = _coloured(script, shot, _labels(script, script.shots[shot], at))
     dissolve = script.shots[shot].dissolve
     if at >= dissolve:
@@ -68,15 +68,21 @@ def frame(script: Script, number: int) -> Image:
 @lru_cache(maxsize=32)  # whoever judges a sample asks for the same few frames again and again
 def truth(script: Script, number: int) -> FrameTruth | None:
     """What is true of a frame; None inside a dissolve, where two shots are seen."""
-    shot, at = _place(script, number)
+    shot, at = place(script, number)
     if at < script.shots[shot].dissolve:
         return None
-    labels = _labels(script, script.shots[shot], at)[SCALE // 2 :: SCALE, SCALE // 2 :: SCALE]
-    found = tuple(_mask(entity, pixels) for entity, pixels in _entities(script.shots[shot], labels) if pixels.any())
+    seen = _entities(script.shots[shot], labels(script, number))
+    found = tuple(_mask(entity, pixels) for entity, pixels in seen if pixels.any())
     return FrameTruth(frame=number, time_s=number / script.fps, shot=shot, masks=found)
 
 
-def _place(script: Script, number: int) -> tuple[int, int]:
+def labels(script: Script, number: int) -> Labels:
+    """The part that every pixel of a frame shows, uint8 [height, width]; in a dissolve of the shot that appears."""
+    shot, at = place(script, number)
+    return _labels(script, script.shots[shot], at)[SCALE // 2 :: SCALE, SCALE // 2 :: SCALE]
+
+
+def place(script: Script, number: int) -> tuple[int, int]:
     """The shot that a frame belongs to, and the frame's place in it. Raises `IndexError` outside the video."""
     if not 0 <= number < script.frames:
         raise IndexError(f"frame {number} of a video of {script.frames}")
