@@ -193,11 +193,11 @@ def test_what_is_not_tied_though_the_caption_names_it_is_missed(evaluated) -> No
 def test_a_phrase_on_one_of_two_wearers_twice_is_right_once(evaluated) -> None:
     def doubled(pair: Pair) -> Pair:
         first = pair.subjects[0]
-        twice = first.model_copy(update={"attributes": (*first.attributes, *first.attributes)})
+        twice = first.model_copy(update={"attributes": (first.attributes[0], first.attributes[0])})
         return pair.model_copy(update={"subjects": (twice, *pair.subjects[1:])})
 
     found = evaluated(doubled)
-    assert figures(found)["who wears what"] < 0.95
+    assert figures(found)["who wears what"] < figures(evaluated())["who wears what"]
     assert found.wrong > 0
 
 
