@@ -59,11 +59,14 @@ def train(
     import torch
 
     from dataengine.world.training import CHECKPOINTS, trainer
+    from dataengine.world.training.card import write_card
 
     torch.set_num_threads(1)  # the matrices are small: another thread is better used by another training
     folder = output or CHECKPOINTS / network
     with explained():
         log = trainer(network)(folder, steps=steps, seed=seed, say=lambda text: console.print(text, highlight=False))
+    if output is None:
+        write_card(CHECKPOINTS)
     for figure in log.held_out:
         console.print(f"{figure.name}: {figure.value:.3f} (of {figure.of})", highlight=False)
     console.print(f"{folder}: {log.bytes / 1e6:.1f} MB after {log.cpu_minutes:.0f} CPU minutes", highlight=False)
