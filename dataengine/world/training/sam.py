@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from segment_anything.modeling import Sam as SamNetwork
 from torch import Tensor, nn
 
 from dataengine.config import SamSettings
