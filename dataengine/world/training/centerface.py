@@ -190,15 +190,16 @@ def _mirrored(face: Face) -> Face:
     return Face(face.pixels, np.array([WIDTH - x1, y0, WIDTH - x0, y1]), marks)
 
 
-def train(output: Path, *, steps: int = STEPS, seed: int = 0, say: Callable[[str], None] = print) -> TrainingLog:
+def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callable[[str], None] = print) -> TrainingLog:
     """Train on one thread and write `centerface.onnx` and `training.json` into the folder."""
+    steps = STEPS if steps is None else steps
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     began, draw = time.process_time(), np.random.default_rng((13, seed))
     network = Network().train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=max(2, steps), pct_start=0.1)
-    pool, curve, recent = _Pool([], []), [], []
+    pool, curve, recent, every = _Pool([], []), [], [], max(1, steps // 20)
     for step in range(steps):
         # The pool grows while it is used, and is full after two thirds of the steps.
         while len(pool.images) < min(POOL, IMAGES * 4 + 1.5 * POOL * step / steps):
@@ -211,7 +212,7 @@ def train(output: Path, *, steps: int = STEPS, seed: int = 0, say: Callable[[str
         optimiser.zero_grad()
         schedule.step()
         recent.append(loss.item())
-        if step % 50 == 49 or step == steps - 1:
+        if step % every == every - 1 or step == steps - 1:
             curve.append(Point(step=step + 1, loss=round(float(np.mean(recent)), 4)))
             say(f"{step + 1}: loss {curve[-1].loss:.3f}, {(time.process_time() - began) / 60:.1f} CPU minutes")
             recent = []

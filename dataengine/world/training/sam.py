@@ -107,12 +107,13 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 50, (steps - step) / (DECAY * steps))
 
 
-def train(output: Path, *, steps: int = STEPS, seed: int = 0, say: Callable[[str], None] = print) -> TrainingLog:
+def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callable[[str], None] = print) -> TrainingLog:
     """Train on one thread and write `sam.safetensors` and `training.json` into the folder.
 
     A run that was stopped goes on where it last saved its state, some minutes ago at most; with another number of steps
     too, so that its end can be moved.
     """
+    steps = STEPS if steps is None else steps
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     torch.manual_seed(seed)
