@@ -11,14 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from dataengine.config import CenterFaceSettings
@@ -29,6 +27,7 @@ from dataengine.world.cast import Identity
 from dataengine.world.figure import FACE_PARTS, SCALE, label
 from dataengine.world.script import HEIGHT, WIDTH
 from dataengine.world.training.examples import HELD_OUT, TRAINING, Example, example
+from dataengine.world.training.graph import Graph, values_of
 from dataengine.world.training.log import Figure, Point, TrainingLog, write_log
 
 FILE = "centerface.onnx"
@@ -36,6 +35,8 @@ STEPS = 700
 IMAGES, POOL = 16, 2400
 """Images a step, and examples that they are drawn from: drawing one takes half as long as a step on it."""
 RATE = 3e-3
+HELD_OUT_EXAMPLES = 300
+SCORE, VISIBLE = 0.5, 200
 CLEAR, HIDDEN = 100, 15
 """Visible pixels from which a face must be found, and up to which it must not be; between them either is right."""
 MEAN, SPREAD = 127.5, 64.0
@@ -49,12 +50,12 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.down = nn.ModuleList(
-            [_layer(3, 16, 2), _layer(16, 32, 2), _layer(32, 48, 2), _layer(48, 64, 2), _layer(64, 64), _layer(64, 64)]
+            [layer(3, 16, 2), layer(16, 32, 2), layer(32, 48, 2), layer(48, 64, 2), layer(64, 64), layer(64, 64)]
         )
         self.up8, self.side8 = nn.ConvTranspose2d(64, 48, 2, 2), nn.Conv2d(48, 48, 1)
-        self.mix8 = _layer(48, 48)
+        self.mix8 = layer(48, 48)
         self.up4, self.side4 = nn.ConvTranspose2d(48, 32, 2, 2), nn.Conv2d(32, 32, 1)
-        self.mix4 = _layer(32, 32)
+        self.mix4 = layer(32, 32)
         self.heads = nn.Conv2d(32, 15, 1)
         # Nearly no cell is a face, and a face's sides are about 10 cells long.
         self.heads.bias = nn.Parameter(torch.tensor([-4.0, 2.3, 2.3, *[0.0] * 12]))
@@ -70,14 +71,17 @@ class Network(nn.Module):
         return self.heads(x)
 
 
-def _layer(given: int, made: int, stride: int = 1) -> nn.Sequential:
+def layer(given: int, made: int, stride: int = 1) -> nn.Sequential:
+    """A convolution of 3 × 3 with its norm."""
     return nn.Sequential(nn.Conv2d(given, made, 3, stride, 1, bias=False), nn.BatchNorm2d(made), nn.ReLU())
 
 
 @dataclass(frozen=True)
 class Face:
-    """What is true of a face: its visible pixels and their box, and five landmarks xy [5, 2] as they were drawn."""
+    """What is true of a face: the number of its actor, its visible pixels and their box, and five landmarks xy [5, 2]
+    as they were drawn."""
 
+    actor: int
     pixels: int
     box: NDArray[np.float64]
     landmarks: NDArray[np.float64]
@@ -93,7 +97,7 @@ def faces(one: Example) -> Iterator[Face]:
             box = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float64)
             pose = drawing.pose(actor, at / one.script.fps, WIDTH * SCALE, HEIGHT * SCALE)
             marks = np.array([pose.x, pose.y]) + pose.head * landmarks(actor.person.identity)
-            yield Face(len(x), box, marks / SCALE)
+            yield Face(number, len(x), box, marks / SCALE)
 
 
 def landmarks(who: Identity) -> NDArray[np.float64]:
@@ -160,7 +164,7 @@ def loss_of(maps: Tensor, true: Targets) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Pool:
+class Pool:
     """Examples kept in memory, to be seen several times."""
 
     images: list[NDArray[np.uint8]]
@@ -187,38 +191,18 @@ class _Pool:
 def _mirrored(face: Face) -> Face:
     x0, y0, x1, y1 = face.box
     marks = face.landmarks[[1, 0, 2, 4, 3]] * (-1, 1) + (WIDTH, 0)
-    return Face(face.pixels, np.array([WIDTH - x1, y0, WIDTH - x0, y1]), marks)
+    return Face(face.actor, face.pixels, np.array([WIDTH - x1, y0, WIDTH - x0, y1]), marks)
 
 
 def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callable[[str], None] = print) -> TrainingLog:
     """Train on one thread and write `centerface.onnx` and `training.json` into the folder."""
     steps = STEPS if steps is None else steps
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    began, draw = time.process_time(), np.random.default_rng((13, seed))
-    network = Network().train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=max(2, steps), pct_start=0.1)
-    pool, curve, recent, every = _Pool([], []), [], [], max(1, steps // 20)
-    for step in range(steps):
-        # The pool grows while it is used, and is full after two thirds of the steps.
-        while len(pool.images) < min(POOL, IMAGES * 4 + 1.5 * POOL * step / steps):
-            pool.add(TRAINING, len(pool.images))
-        images, true = pool.batch(draw)
-        loss = loss_of(network(images), true)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        schedule.step()
-        recent.append(loss.item())
-        if step % every == every - 1 or step == steps - 1:
-            curve.append(Point(step=step + 1, loss=round(float(np.mean(recent)), 4)))
-            say(f"{step + 1}: loss {curve[-1].loss:.3f}, {(time.process_time() - began) / 60:.1f} CPU minutes")
-            recent = []
+    began = time.process_time()
+    network, curve = trained(steps, seed, say)
     output.mkdir(parents=True, exist_ok=True)
     file = output / FILE
-    onnx.save(exported(network.eval()), file)
+    onnx.save(exported(network), file)
     log = TrainingLog(
         network="CenterFace (its outputs, a smaller network)",
         parameters=sum(weight.numel() for weight in network.parameters()),
@@ -234,42 +218,64 @@ def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callabl
     return log
 
 
-HELD_OUT_EXAMPLES = 300
+def trained(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Network, list[Point]]:
+    """The trained network in evaluation mode, and its training's curve."""
+    torch.manual_seed(seed)
+    draw = np.random.default_rng((13, seed))
+    network = Network().train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=max(2, steps), pct_start=0.1)
+    pool, recent, every = Pool([], []), [], max(1, steps // 20)
+    curve: list[Point] = []
+    for step in range(steps):
+        # The pool grows while it is used, and is full after two thirds of the steps.
+        while len(pool.images) < min(POOL, IMAGES * 4 + 1.5 * POOL * step / steps):
+            pool.add(TRAINING, len(pool.images))
+        images, true = pool.batch(draw)
+        loss = loss_of(network(images), true)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        schedule.step()
+        recent.append(loss.item())
+        if step % every == every - 1 or step == steps - 1:
+            curve.append(Point(step=step + 1, loss=round(float(np.mean(recent)), 4)))
+            say(f"{step + 1}: loss {curve[-1].loss:.3f}")
+            recent = []
+    return network.eval(), curve
 
 
-def held_out(file: Path, indices: Sequence[int], score: float = 0.5, visible: int = 200) -> tuple[Figure, ...]:
-    """Figures of the adapter with this file on held-out examples.
+def held_out(file: Path, indices: Sequence[int]) -> tuple[Figure, ...]:
+    """Figures of the adapter with this file on held-out examples, at the score that `decide` asks for.
 
-    Recall is of faces with so many visible pixels; half hidden are those whose visible box is less than two thirds as
-    wide as their head. Distances of landmarks are shares of the face's width.
+    Recall is of faces with at least `VISIBLE` visible pixels, which all of the world's have. Distances of landmarks are
+    shares of the face's width.
     """
-    model = CenterFace(score, CenterFaceSettings(weights=str(file)))
+    model = CenterFace(SCORE, CenterFaceSettings(weights=str(file)))
     model.load()
-    found, half, false, overlap, apart = [], [], [], [], []
+    found, false, overlap, apart, scores = [], [], [], [], []
     for index in indices:
         one = example(HELD_OUT, index)
         said, true = model.detect([one.image])[0], list(faces(one))
         for face in true:
-            best = max(said, key=lambda s: iou(s.box, Box(*face.box.tolist())), default=None)
-            got = iou(best.box, Box(*face.box.tolist())) if best else 0.0
-            if face.pixels < visible:
+            box = Box(*face.box.tolist())
+            best = max(said, key=lambda one: iou(one.box, box), default=None)
+            if face.pixels < VISIBLE:
                 continue
-            found.append(got >= 0.5)
-            eyes = np.linalg.norm(face.landmarks[1] - face.landmarks[0])
-            if face.box[2] - face.box[0] < 1.45 * eyes:
-                half.append(got >= 0.5)
-            if best and got >= 0.5:
-                overlap.append(got)
-                gap = np.linalg.norm(np.array(best.landmarks) - face.landmarks, axis=1).mean()
-                apart.append(gap / (face.box[2] - face.box[0]))
-        false.append(sum(all(iou(s.box, Box(*f.box.tolist())) < 0.3 for f in true) for s in said))
+            found.append(best is not None and iou(best.box, box) >= 0.5)
+            if best and found[-1]:
+                overlap.append(iou(best.box, box))
+                scores.append(best.score)
+                apart.append(np.linalg.norm(np.array(best.landmarks) - face.landmarks, axis=1).mean() / box.width)
+        false.append(sum(all(iou(one.box, Box(*face.box.tolist())) < 0.3 for face in true) for one in said))
     return tuple(
         Figure(name=name, value=round(float(np.mean(values)), 4) if values else 0.0, of=len(values))
         for name, values in (
             ("recall of faces at IoU 0.5", found),
-            ("recall of half-hidden faces", half),
             ("false faces a frame", false),
             ("IoU of boxes", overlap),
+            ("score of faces", scores),
             ("distance of landmarks, in widths of the face", apart),
         )
     )
@@ -283,78 +289,32 @@ def iou(one: Box, other: Box) -> float:
 
 def exported(network: Network) -> onnx.ModelProto:
     """The network in evaluation mode as ONNX, batch norms folded into the convolutions before them."""
-    graph = _Graph()
-    scale = torch.eye(3).reshape(3, 3, 1, 1) / SPREAD
-    x = graph.convolution("input", scale, torch.full((3,), -MEAN / SPREAD))
+    graph = Graph()
+    x = trunk(
+        graph,
+        graph.convolution("input", torch.eye(3)[..., None, None] / SPREAD, torch.full((3,), -MEAN / SPREAD)),
+        network,
+    )
+    weight, bias = values_of(network.heads)
+    graph.node("Sigmoid", graph.convolution(x, weight[:1], bias[:1]), output=OUTPUTS[0])
+    for name, part in zip(OUTPUTS[1:], (slice(1, 3), slice(3, 5), slice(5, 15)), strict=True):
+        graph.convolution(x, weight[part], bias[part], name)
+    height, width = (side // CELL for side in SIZE)
+    maps = dict(zip(OUTPUTS, (1, 2, 2, 10), strict=True))
+    return graph.model(("input", [1, 3, *SIZE]), {name: [1, count, height, width] for name, count in maps.items()})
+
+
+def trunk(graph: Graph, given: str, network: Network) -> str:
+    """Add all but the normalisation and the heads."""
     kept = []
-    for layer in network.down:
-        x = graph.layer(x, layer)
-        kept.append(x)
+    for one in network.down:
+        given = graph.layer(given, one)
+        kept.append(given)
     for up, side, mix, level in (
         (network.up8, network.side8, network.mix8, 2),
         (network.up4, network.side4, network.mix4, 1),
     ):
-        larger = graph.node("ConvTranspose", x, *graph.weights(*_values(up)), kernel_shape=[2, 2], strides=[2, 2])
-        x = graph.node("Relu", graph.node("Add", larger, graph.convolution(kept[level], *_values(side))))
-        x = graph.layer(x, mix)
-    weight, bias = _values(network.heads)
-    for name, part in zip(OUTPUTS, (slice(0, 1), slice(1, 3), slice(3, 5), slice(5, 15)), strict=True):
-        made = graph.convolution(x, weight[part], bias[part], *(() if part.start == 0 else (name,)))
-        if part.start == 0:
-            graph.node("Sigmoid", made, output=name)
-    return graph.model()
-
-
-def _values(convolution: nn.Conv2d | nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
-    assert convolution.bias is not None
-    return convolution.weight, convolution.bias
-
-
-class _Graph:
-    """Nodes and constants of an ONNX file, as they are added."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        output = output or f"x{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
-        return output
-
-    def weights(self, *values: Tensor) -> tuple[str, ...]:
-        names = []
-        for value in values:
-            names.append(f"w{len(self.constants)}")
-            self.constants.append(numpy_helper.from_array(value.detach().float().numpy(), names[-1]))
-        return tuple(names)
-
-    def convolution(self, given: str, weight: Tensor, bias: Tensor, output: str = "", stride: int = 1) -> str:
-        side = weight.shape[-1]
-        return self.node(
-            "Conv",
-            given,
-            *self.weights(weight, bias),
-            output=output,
-            kernel_shape=[side, side],
-            strides=[stride, stride],
-            pads=[side // 2] * 4,
-        )
-
-    def layer(self, given: str, layer: Any) -> str:
-        convolution, norm, _ = layer
-        gain = norm.weight / (norm.running_var + norm.eps).sqrt()
-        weight = convolution.weight * gain[:, None, None, None]
-        bias = norm.bias - norm.running_mean * gain
-        return self.node("Relu", self.convolution(given, weight, bias, stride=convolution.stride[0]))
-
-    def model(self) -> onnx.ModelProto:
-        given = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, *SIZE])
-        made = [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, maps, SIZE[0] // CELL, SIZE[1] // CELL])
-            for name, maps in zip(OUTPUTS, (1, 2, 2, 10), strict=True)
-        ]
-        graph = helper.make_graph(self.nodes, "centerface", [given], made, self.constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
-        onnx.checker.check_model(model)
-        return model
+        larger = graph.node("ConvTranspose", given, *graph.weights(*values_of(up)), kernel_shape=[2, 2], strides=[2, 2])
+        both = graph.node("Add", larger, graph.convolution(kept[level], *values_of(side)))
+        given = graph.layer(graph.node("Relu", both), mix)
+    return given
