@@ -253,22 +253,19 @@ def held_out(folder: Path, indices: Sequence[int]) -> tuple[Figure, ...]:
             if best and found[-1]:
                 who.append(one.shot.actors[face.actor].person.identity.name)
                 embeddings.append(best.embedding)
-    vectors, names = np.array(embeddings), np.array(who)
+    vectors, names = np.array(embeddings).reshape(len(who), EMBEDDING), np.array(who)
     cosines = vectors @ vectors.T
-    same = names[:, None] == names
-    np.fill_diagonal(cosines, -2)
-    pairs = np.triu(np.ones_like(same), 1).astype(bool)
-    nearest = names[cosines.argmax(1)] == names
-    return (
-        Figure(name="recall of faces at IoU 0.5", value=round(float(np.mean(found)), 4), of=len(found)),
-        Figure(name="nearest face is the same person's", value=round(float(nearest.mean()), 4), of=len(nearest)),
-        *(
-            Figure(name=name, value=round(float(values.mean()), 4), of=len(values))
-            for name, values in (
-                ("cosine of one person's faces", cosines[same & pairs]),
-                ("cosine of two people's faces", cosines[~same & pairs]),
-                ("one person's cosines of at least 0.5", cosines[same & pairs] >= 0.5),
-                ("two people's cosines of at least 0.5", cosines[~same & pairs] >= 0.5),
-            )
-        ),
+    same, apart = names[:, None] == names, ~np.eye(len(who), dtype=bool)
+    nearest = [names[np.where(apart[i], cosines[i], -2).argmax()] == name for i, name in enumerate(who)]
+    one, two = cosines[same & apart], cosines[~same]
+    return tuple(
+        Figure(name=name, value=round(float(np.mean(values)), 4) if len(values) else 0.0, of=len(values))
+        for name, values in (
+            ("recall of faces at IoU 0.5", found),
+            ("nearest face is the same person's", nearest),
+            ("cosine of one person's faces", one),
+            ("cosine of two people's faces", two),
+            ("cosines of one person's faces of at least 0.5", one >= 0.5),
+            ("cosines of two people's faces of at least 0.5", two >= 0.5),
+        )
     )
