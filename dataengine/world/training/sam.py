@@ -36,9 +36,9 @@ STEPS = 2600
 IMAGES = 4
 """Images a step."""
 RATE, MUON = 2e-3, 0.01
-DECAY, ALONE, FULL = 0.3, 0.06, 0.12
-"""Shares of the steps: the last ones, with a falling rate; the first ones, on parts alone; the last ones, on whole
-images with padding and masks of full size."""
+ALONE, DECAY, PADDED = 0.06, 0.3, 0.06
+"""Shares of the steps: the first ones, on parts alone; the last ones, with a falling rate and masks judged full size;
+the last of these, on whole images with padding."""
 HELD_OUT_EXAMPLES = 200
 VISIBLE = 200
 """Pixels from which an entity counts in the figures."""
@@ -138,8 +138,8 @@ def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callabl
         if step < ALONE * steps:
             loss, iou = naming_loss(parts, encode(model, data.images), data), torch.zeros(1)
         else:
-            late = step >= (1 - FULL) * steps
-            loss, iou = step_loss(model, parts, data, GRID if late else ROWS, fine=late)
+            rows = GRID if step >= (1 - PADDED) * steps else ROWS
+            loss, iou = step_loss(model, parts, data, rows, fine=step >= (1 - DECAY) * steps)
         loss.backward()
         nn.utils.clip_grad_norm_([*model.parameters(), *parts.parameters()], 1.0)
         for optimiser in chosen:
