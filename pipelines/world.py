@@ -35,3 +35,24 @@ def make(
         made = make_world(output, clips, seed, workers or os.cpu_count() or 1)
     shots, frames = sum(len(truth.shots) for truth in made), sum(truth.frames for truth in made)
     console.print(f"{len(made)} videos, {shots} shots, {frames} frames in {output}", highlight=False, soft_wrap=True)
+
+
+@world_app.command()
+def pairs(
+    clips: Annotated[int, typer.Option(min=1, help="Shots to make pairs of; a video has one to three.")],
+    output: Annotated[Path, typer.Option(help="Folder for shards/ and index.parquet.")],
+    seed: Annotated[int, typer.Option(min=0, help="As for `make`: the same seed, the same videos.")] = 0,
+    frames: Annotated[int, typer.Option(min=0, help="Of each clip, from the shot's middle; 0: the whole shot.")] = 0,
+) -> None:
+    """Write training shards straight from the truth: what a build without any mistake would have made of the videos.
+
+    **Example**: `dataengine world pairs --clips 20 --output perfect/`
+    """
+    from dataengine.store import Store
+    from dataengine.world.make import VideoTruth, scripts
+    from dataengine.world.pairs import samples, write_samples
+
+    with explained():
+        truths = map(VideoTruth.of, scripts(clips, seed))
+        made = write_samples(Store.at(output), (s for truth in truths for s in samples(truth, frames=frames or None)))
+    console.print(f"{made} samples in {output}", highlight=False, soft_wrap=True)
