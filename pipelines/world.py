@@ -70,3 +70,24 @@ def train(
     for figure in log.held_out:
         console.print(f"{figure.name}: {figure.value:.3f} (of {figure.of})", highlight=False)
     console.print(f"{folder}: {log.bytes / 1e6:.1f} MB after {log.cpu_minutes:.0f} CPU minutes", highlight=False)
+
+
+@world_app.command()
+def pairs(
+    clips: Annotated[int, typer.Option(min=1, help="Shots to make pairs of; a video has one to three.")],
+    output: Annotated[Path, typer.Option(help="Folder for shards/ and index.parquet.")],
+    seed: Annotated[int, typer.Option(min=0, help="As for `make`: the same seed, the same videos.")] = 0,
+    frames: Annotated[int, typer.Option(min=0, help="Of each clip, from the shot's middle; 0: the whole shot.")] = 0,
+) -> None:
+    """Write training shards straight from the truth: what a build without any mistake would have made of the videos.
+
+    **Example**: `dataengine world pairs --clips 20 --output perfect/`
+    """
+    from dataengine.store import Store
+    from dataengine.world.make import VideoTruth, scripts
+    from dataengine.world.pairs import samples, write_samples
+
+    with explained():
+        truths = map(VideoTruth.of, scripts(clips, seed))
+        made = write_samples(Store.at(output), (s for truth in truths for s in samples(truth, frames=frames or None)))
+    console.print(f"{made} samples in {output}", highlight=False, soft_wrap=True)
