@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import GroundingDinoForObjectDetection
+from transformers.image_transforms import get_size_with_aspect_ratio
 
 from dataengine.models.grounding_dino import prompt
 from dataengine.models.grounding_dino_network import SharedBackbone
@@ -22,8 +24,6 @@ from dataengine.world.training.grounding_loss import Targets, proposal_loss, que
 from dataengine.world.training.grounding_network import LONGEST, SHORTEST, eyes, network, pretrain, processor
 from dataengine.world.training.grounding_views import Pool, View, normalised
 from dataengine.world.training.log import Point, TrainingLog, write_log
-from transformers import GroundingDinoForObjectDetection
-from transformers.image_transforms import get_size_with_aspect_ratio
 
 STEPS = 6000
 """Of the detector."""
@@ -76,7 +76,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * rate_at(self.step, steps)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -109,6 +109,7 @@ class Run:
                 tensors[f"optimizer.{name}.{key}"] = value
         tensors["progress"] = torch.tensor([self.step, self.seconds, self.smooth], dtype=torch.float64)
         tensors["curve"] = torch.tensor([[p.step, p.loss] for p in self.curve], dtype=torch.float64).reshape(-1, 2)
+        file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part")
         save_file({name: value.contiguous().clone() for name, value in tensors.items()}, part)
         part.replace(file)
@@ -234,8 +235,9 @@ def _pool(seed: int, step: int) -> Pool:
 
 
 def _views(pool: Pool, draw: np.random.Generator) -> Iterator[list[View]]:
-    while True:
-        pool.grow(1)
+    for step in itertools.count():
+        if step % 3 == 0:
+            pool.grow(1)
         yield pool.crops(VIEWS, ASKS) if draw.random() < CROPS else pool.frames(VIEWS, ASKS)
 
 

@@ -1,8 +1,8 @@
 """What Grounding DINO is trained with when every prompt is one phrase.
 
-A query's score is the highest of its tokens' (`post_process_object_detection`), so that is what focal loss is taken of.
-Proposals are trained densely: of every feature map the cells around the middle of a true box answer for it (FCOS, Tian et
-al. 2019, arXiv:1904.01355). Queries are matched to true boxes layer by layer (DETR, Carion et al. 2020,
+A query's score is the highest of its tokens' (`post_process_object_detection`): focal loss is taken of that. Proposals
+are trained densely: of every feature map the cells around the middle of a true box answer for it (FCOS, Tian et al.
+2019, arXiv:1904.01355). Queries are matched to true boxes layer by layer (DETR, Carion et al. 2020,
 arXiv:2005.12872). The library's own loss reads the labels of a batch of one or two, and gives proposals no gradient.
 """
 
@@ -46,14 +46,19 @@ class Targets:
     def of(cls, boxes: Sequence[Tensor], ignored: Sequence[Tensor]) -> Targets:
         most = max(1, *(len(a) + len(b) for a, b in zip(boxes, ignored, strict=True)))
         filled = torch.full((len(boxes), most, 4), 0.5)
-        there, unclear = torch.zeros(len(boxes), most, dtype=torch.bool), torch.zeros(len(boxes), most, dtype=torch.bool)
+        there, unclear = (
+            torch.zeros(len(boxes), most, dtype=torch.bool),
+            torch.zeros(len(boxes), most, dtype=torch.bool),
+        )
         for i, (sure, small) in enumerate(zip(boxes, ignored, strict=True)):
             filled[i, : len(sure)], filled[i, len(sure) : len(sure) + len(small)] = sure, small
             there[i, : len(sure)], unclear[i, len(sure) : len(sure) + len(small)] = True, True
         return cls(filled, there, unclear)
 
 
-def proposal_loss(logits: Tensor, boxes: Tensor, shapes: Sequence[tuple[int, int]], view: Size, targets: Targets) -> Tensor:
+def proposal_loss(
+    logits: Tensor, boxes: Tensor, shapes: Sequence[tuple[int, int]], view: Size, targets: Targets
+) -> Tensor:
     """Of the encoder's proposals, one a cell.
 
     Args:
@@ -98,9 +103,8 @@ def focal(logits: Tensor, right: Tensor) -> Tensor:
 
 def iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and generalised IoU (Rezatofighi et al. 2019, arXiv:1902.09630) of boxes [..., 4] by centre and size."""
-    a_min, a_max, b_min, b_max = (
-        a[..., :2] - a[..., 2:] / 2, a[..., :2] + a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2
-    )  # fmt: skip
+    a_min, a_max = a[..., :2] - a[..., 2:] / 2, a[..., :2] + a[..., 2:] / 2
+    b_min, b_max = b[..., :2] - b[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2
     common = (torch.minimum(a_max, b_max) - torch.maximum(a_min, b_min)).clamp(min=0).prod(-1)
     union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - common
     around = (torch.maximum(a_max, b_max) - torch.minimum(a_min, b_min)).prod(-1)

@@ -26,12 +26,12 @@ from transformers import (
 )
 
 from dataengine.world.cast import ACCESSORIES, COLOURS, GARMENTS, HAIR_COLOURS
+from dataengine.world.things import THINGS
 from dataengine.world.training.grounding_phrases import STYLES, Entity
 from dataengine.world.training.grounding_views import Pool, View, normalised
-from dataengine.world.things import THINGS
 
 SHORTEST, LONGEST = 136, 192
-"""Sides of what the network sees, in pixels. A frame of the world is seen at 192 x 115, a person's crop at 136 x 192."""
+"""Sides of what the network sees, in pixels. A frame of the world is seen at 192 x 115, a crop at 136 x 192."""
 QUERIES = 16
 LONGEST_PROMPT = 24
 """In tokens."""
@@ -119,7 +119,7 @@ def pretrain(pool: Pool, steps: int, say: Callable[[str], None], batch: int = 12
         maps = backbone(normalised(views)).feature_maps
         loss = torch.stack([_named(head(x), views) for head, x in zip(heads, maps, strict=True)]).sum()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
         if step % 50 == 0:

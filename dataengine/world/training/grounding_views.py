@@ -1,13 +1,13 @@
 """Pictures of the world as Grounding DINO's adapter shows them to the network, with phrases and their true boxes.
 
-A view is a whole frame, of which people and objects are asked, or a person's crop, of which the person's attributes are
-asked. In a crop only what its owner wears is true: somebody else's shirt, cut off at the edge, is what must not be found.
+A view is a whole frame, of which people and objects are asked, or a person's crop, of which the person's attributes
+are asked. In a crop only what its owner wears is true: somebody else's shirt, cut off at the edge, must not be found.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -236,9 +236,7 @@ def _view(
     return View(np.clip(shown, 0, 255).astype(np.uint8), np.asarray(seen, np.uint8), scene.entities, asks)
 
 
-def _ask(
-    labels: Labels, drawn: Sequence[Entity], term: Term, owner: int | None, draw: np.random.Generator
-) -> Ask:
+def _ask(labels: Labels, drawn: Sequence[Entity], term: Term, owner: int | None, draw: np.random.Generator) -> Ask:
     found: list[Box] = []
     small: list[Box] = []
     for entity in drawn:
