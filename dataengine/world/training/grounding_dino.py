@@ -17,11 +17,11 @@ from transformers import GroundingDinoForObjectDetection
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from dataengine.models.grounding_dino import prompt
-from dataengine.models.grounding_dino_network import SharedBackbone
 from dataengine.world.training.examples import TRAINING
 from dataengine.world.training.grounding_figures import held_out
 from dataengine.world.training.grounding_loss import Targets, proposal_loss, query_loss
 from dataengine.world.training.grounding_network import LONGEST, SHORTEST, eyes, network, pretrain, processor
+from dataengine.world.training.grounding_pass import answers
 from dataengine.world.training.grounding_views import Pool, View, normalised
 from dataengine.world.training.log import Point, TrainingLog, write_log
 
@@ -38,7 +38,7 @@ WARM_UP, DECAY = 100, 0.25
 """Steps, and share of the steps, in which the learning rate rises to them and falls to nothing."""
 AVERAGE = 0.998
 """Decay of the moving average of weights that is exported."""
-VIDEOS_FIRST = 600
+VIDEOS_FIRST = 250
 """Videos that are drawn before the first step."""
 EVERY_MINUTES = 4
 """Minutes between two states that a cut-off training can go on from."""
@@ -90,13 +90,10 @@ class Run:
         """The averaged weights, config and processor, as `from_pretrained` reads them."""
         folder.mkdir(parents=True, exist_ok=True)
         own = {name: value.detach().clone() for name, value in self.model.named_parameters()}
-        shared = self.model.model.backbone
-        self.model.model.backbone = shared.backbone
         with torch.no_grad():
             for name, value in self.model.named_parameters():
-                value.copy_(self.average[_shared(name)])
+                value.copy_(self.average[name])
             self.model.save_pretrained(folder)
-            self.model.model.backbone = shared
             for name, value in self.model.named_parameters():
                 value.copy_(own[name])
         processor().save_pretrained(folder)
@@ -146,13 +143,13 @@ def train(
     steps = STEPS if steps is None else steps
     file = state / STATE if state else None
     if file and file.exists():
-        run = _run(network(eyes()))
+        run = Run.of(network(eyes()))
         run.load(file)
         pool = _pool(seed, run.step)
         say(f"goes on at step {run.step}")
     else:
         pool = _pool(seed, 0)
-        run = _run(network(pretrain(pool, min(BACKBONE_STEPS, steps), say)))
+        run = Run.of(network(pretrain(pool, min(BACKBONE_STEPS, steps), say)))
     before, saved = run.seconds, time.monotonic()
     views = _views(pool, np.random.default_rng((seed, run.step)))
     words = processor().tokenizer
@@ -190,42 +187,16 @@ def rate_at(step: int, steps: int) -> float:
 
 
 def loss(model: Any, words: Any, views: list[View]) -> Tensor:
-    """Of one batch of views with their phrases."""
-    asks = [(i, ask) for i, view in enumerate(views) for ask in view.asks]
-    tokens = words([prompt(ask.text) for _, ask in asks], padding=True, return_tensors="pt")
-    which = [i for i, _ in asks]
-    model.model.backbone.which = which
-    # The adapter's pass: a row for every phrase, and the backbone looks at each view once.
-    out = model(pixel_values=normalised(views)[which], **tokens)
-    targets = Targets.of([torch.from_numpy(a.boxes) for _, a in asks], [torch.from_numpy(a.ignored) for _, a in asks])
-    size = views[0].pixels.shape[:2]
-    proposals = out.enc_outputs_coord_logits.sigmoid()
-    total = proposal_loss(out.enc_outputs_class, proposals, _shapes(size), size, targets)
-    starts = [out.init_reference_points, *out.intermediate_reference_points.unbind(1)]
-    for layer, hidden in enumerate(out.intermediate_hidden_states.unbind(1)):
-        reference = torch.special.logit(starts[layer], eps=1e-5)
-        boxes = (model.bbox_embed[layer](hidden) + reference).sigmoid()
-        text, mask = out.encoder_last_hidden_state_text, tokens["attention_mask"].bool()
-        total = total + query_loss(model.class_embed[layer](hidden, text, mask), boxes, targets)
+    """Of one batch of views, each with as many phrases."""
+    asks = [ask for view in views for ask in view.asks]
+    tokens = words([prompt(ask.text) for ask in asks], padding=True, return_tensors="pt")
+    found = answers(model, normalised(views), tokens)
+    targets = Targets.of([torch.from_numpy(a.boxes) for a in asks], [torch.from_numpy(a.ignored) for a in asks])
+    rows, columns = views[0].pixels.shape[:2]
+    total = proposal_loss(found.cells, found.boxes_at, found.shapes, (rows, columns), targets)
+    for logits, boxes in zip(found.logits, found.boxes, strict=True):
+        total = total + query_loss(logits, boxes, targets)
     return total
-
-
-def _shapes(size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Rows and columns of the three feature maps of a view."""
-    halves = [size]
-    for _ in range(5):
-        halves.append(((halves[-1][0] + 1) // 2, (halves[-1][1] + 1) // 2))
-    return halves[3:]
-
-
-def _run(model: GroundingDinoForObjectDetection) -> Run:
-    model.model.backbone = SharedBackbone(model.model.backbone)
-    return Run.of(model.train())
-
-
-def _shared(name: str) -> str:
-    """A weight's name where the backbone is wrapped."""
-    return name.replace("model.backbone.", "model.backbone.backbone.")
 
 
 def _pool(seed: int, step: int) -> Pool:

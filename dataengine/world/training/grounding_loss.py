@@ -8,7 +8,7 @@ arXiv:2005.12872). The library's own loss reads the labels of a batch of one or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,9 @@ SIDES = ((0.0, 0.32), (0.14, 0.6), (0.4, 2.0))
 """By feature map, the sides that it answers for: the root of a box's area as a share of the view's longer side."""
 UNCLEAR = 0.3
 """IoU with a box of something too small to tell from which a query is neither right nor wrong."""
+
+
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,13 @@ class Targets:
 
 
 def proposal_loss(
-    logits: Tensor, boxes: Tensor, shapes: Sequence[tuple[int, int]], view: Size, targets: Targets
+    logits: Tensor, boxes_at: Callable[[Tensor, Tensor], Tensor], shapes: Sequence[Size], view: Size, targets: Targets
 ) -> Tensor:
     """Of the encoder's proposals, one a cell.
 
     Args:
         logits: [prompts, cells, tokens].
-        boxes: [prompts, cells, 4].
+        boxes_at: boxes [n, 4] by prompt and cell [n].
         shapes: rows and columns of each feature map, in the cells' order.
         view: rows and columns of the view in pixels.
     """
@@ -76,7 +79,7 @@ def proposal_loss(
     count = right.sum().clamp(min=1)
     loss = (focal(score, right.float()) * weight).sum() / count
     prompt, cell = right.nonzero(as_tuple=True)
-    return loss + _box_loss(boxes[prompt, cell], targets.boxes[prompt, which[prompt, cell]]) / count
+    return loss + _box_loss(boxes_at(prompt, cell), targets.boxes[prompt, which[prompt, cell]]) / count
 
 
 def query_loss(logits: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
@@ -110,9 +113,6 @@ def iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     around = (torch.maximum(a_max, b_max) - torch.minimum(a_min, b_min)).prod(-1)
     found = common / union.clamp(min=1e-9)
     return found, found - (around - union) / around.clamp(min=1e-9)
-
-
-Size = tuple[int, int]
 
 
 def _box_loss(boxes: Tensor, true: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ from dataengine.world.things import THINGS
 from dataengine.world.training.grounding_phrases import STYLES, Entity
 from dataengine.world.training.grounding_views import Pool, View, normalised
 
-SHORTEST, LONGEST = 136, 192
-"""Sides of what the network sees, in pixels. A frame of the world is seen at 192 x 115, a crop at 136 x 192."""
+SHORTEST, LONGEST = 112, 160
+"""Sides of what the network sees, in pixels. A frame of the world is seen at 160 x 96, a crop at 112 x 160."""
 QUERIES = 16
 LONGEST_PROMPT = 24
 """In tokens."""

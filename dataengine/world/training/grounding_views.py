@@ -140,7 +140,7 @@ class Pool:
         size: rows and columns that the network sees a height and width at.
     """
 
-    CAPACITY = 1200
+    CAPACITY = 700
 
     def __init__(self, seed: int, first: int, size: Callable[[float, float], Size], draw: np.random.Generator) -> None:
         self._seed, self._next, self._size, self._draw = seed, first, size, draw
