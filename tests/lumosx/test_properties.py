@@ -13,7 +13,7 @@ from dataengine.lumosx import reference
 from dataengine.lumosx.structure import Kind, Reference, SampleStructure
 
 TEXT = 12  # as in tiny_config
-RELATIONS = ({"cell_map": "exact"}, {"cell_map": "released"}, {"r2pe": False, "csam": False})
+RELATIONS = ({"cell_map": "exact"}, {"cell_map": "released"}, {"r2pe": False, "csam": False, "mcam_ratio": 0.0})
 phrases = st.lists(st.integers(0, TEXT - 1), max_size=4).map(tuple)
 
 
