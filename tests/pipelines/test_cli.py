@@ -32,6 +32,7 @@ COMMANDS = (
     "sample-video",
     "run",
     "world make",
+    "world pairs",
     "config render",
     "config schema",
 )
