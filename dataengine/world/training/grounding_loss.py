@@ -24,6 +24,8 @@ NEAR = 1.0
 """Cells so far from a true box's middle, in cells along each axis, answer for it."""
 SIDES = ((0.0, 0.32), (0.14, 0.6), (0.4, 2.0))
 """By feature map, the sides that it answers for: the root of a box's area as a share of the view's longer side."""
+RARE = 4.0
+"""Weight of cells of which a word is true: most things are small."""
 UNCLEAR = 0.3
 """IoU with a box of something too small to tell from which a query is neither right nor wrong."""
 
@@ -94,6 +96,21 @@ def query_loss(logits: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
     count = max(1, len(prompt))
     loss = (focal(score, right) * weight).sum() / count
     return loss + _box_loss(boxes[prompt, query], targets.boxes[prompt, box]) / count
+
+
+def word_loss(likeness: Tensor, shown: Tensor) -> Tensor:
+    """Of how cells and words meet before anything else: a cell is to attend to the words that are true of it.
+
+    Without it, colours are learnt last: where a shirt is, is known long before whether it is red, and a score in the
+    middle is a plateau that training is slow to leave.
+
+    Args:
+        likeness: logits [...].
+        shown: int8 [...]: 1 where the word is true of what the cell shows, 0 where not, −1 where it says nothing alone.
+    """
+    asked = shown >= 0
+    true = shown[asked].float()
+    return functional.binary_cross_entropy_with_logits(likeness[asked], true, pos_weight=likeness.new_tensor(RARE))
 
 
 def focal(logits: Tensor, right: Tensor) -> Tensor:

@@ -48,6 +48,18 @@ class Entity(NamedTuple):
     labels: tuple[int, ...]
 
 
+def shows(word: str, term: Term, seen: Term) -> bool | None:
+    """Whether what the other term describes in full has what a word of the first one says: its colour, its pattern or
+    style, its kind. None for words that say nothing alone."""
+    if word == term.colour:
+        return seen.colour == word
+    if word == term.detail:
+        return seen.detail == word
+    if word in (*term.kind.split("-"), *(("people",) if term.kind == "person" else ())):
+        return Term(term.kind).names(seen)
+    return None
+
+
 def entities(people: Sequence[Person], things: Sequence[Object]) -> tuple[Entity, ...]:
     """All that the people and objects of a shot are and wear, seen or not."""
     found: list[Entity] = []
