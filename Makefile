@@ -14,7 +14,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # A machine with an NVIDIA driver gets the GPU lock (vLLM), any other the CPU lock.
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),requirements-gpu.lock,requirements.lock)
 
-.PHONY: help setup lock demo chromium screenshots test test-ray test-rest test-slow lint format schemas bench bench-engine bench-lumosx chaos clean
+.PHONY: help setup lock demo chromium screenshots test test-ray test-rest test-slow lint format schemas bench bench-engine bench-lumosx ablation chaos clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -92,6 +92,10 @@ bench-engine: setup ## The engine against its peers and bounds: efficiency, over
 
 bench-lumosx: setup ## The DiT's fast path against the released way
 	$(BIN)/python tests/bench/lumosx_cpu.py
+
+ABLATION := ablation
+ablation: setup ## Train a small DiT with and without each relational part, and measure who wears what; an hour of one core
+	OMP_NUM_THREADS=1 $(BIN)/dataengine world ablate --output $(ABLATION) --size $(if $(shell command -v nvidia-smi 2>/dev/null),large,small)
 
 SEED ?= 7
 KILLS ?= 24
