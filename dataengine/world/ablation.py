@@ -1,7 +1,8 @@
 """The binding ablation: the same small DiT trained with and without each of LumosX's relational parts.
 
-As in the paper, a base without any of them is trained first (there: Wan2.1); every variant starts from it and takes equal
-steps over equal data. What they generate for held-out pairs of two and three people is read by `ablation_reading`.
+As in the paper, a base without any of them is trained first (there: Wan2.1); every variant starts from it and takes
+equal steps over equal data. What they generate for held-out pairs of two and three people is read by
+`ablation_reading`.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Size:
 
 
 SIZES: Mapping[str, Size] = {
-    "small": Size(1500, 40, 48, 80, 1, 128, 2, 3, 8, 1500, 160, 5e-3, 3e-3, 8),
+    "small": Size(1500, 100, 48, 80, 1, 128, 2, 3, 8, 1500, 160, 5e-3, 3e-3, 8),
     "large": Size(20_000, 400, 96, 160, 5, 512, 8, 12, 64, 20_000, 4_000, 4e-4, 2e-4, 20),
 }
 
@@ -122,9 +123,11 @@ def settings(size: Size, variant: Variant, seed: int, *, base: Path | None, stor
             "lr": size.base_lr if first else size.lr,
             "warmup_steps": max(1, steps // (30 if first else 10)),
             "ema_decay": 0.98,
+            # A base can be stopped, or go on, at any step.
+            "schedule": "constant" if first else "cosine",
         },
         "validation": {"every_steps": steps, "samples": size.batch},
-        "checkpoint": {"every_steps": max(1, min(steps, 500)), "keep": 1},
+        "checkpoint": {"every_steps": min(steps, 100), "keep": 1},
         "sampling": {"steps": size.sampling_steps, "shift": 5, "guidance": 1},
     }
     return TrainSettings.model_validate(chosen)
