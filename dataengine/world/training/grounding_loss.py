@@ -110,14 +110,15 @@ def presence_loss(logits: Tensor, targets: Targets) -> Tensor:
 
 
 def word_loss(likeness: Tensor, shown: Tensor) -> Tensor:
-    """Of how cells and words meet before anything else: a cell attends to its colour in one head, to its kind in another.
+    """Of how cells and words meet in the fusion: a cell attends to its colour in one head, to its kind in another.
 
     Without it, colours are learnt last: where a shirt is, is known long before whether it is red, and a score in the
     middle is a plateau that training is slow to leave.
 
     Args:
         likeness: logits [...].
-        shown: int8 [...]: 1 where the word is the head's business and true of what the cell shows, 0 where not, −1 where all is allowed.
+        shown: int8 [...]: 1 where the word is the head's business and true of the cell, 0 where not, −1 where either
+            will do.
     """
     asked = shown >= 0
     true = shown[asked].float()

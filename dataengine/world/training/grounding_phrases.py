@@ -49,12 +49,12 @@ class Entity(NamedTuple):
 
 
 def describes(word: str, term: Term, seen: Term) -> bool:
-    """Whether a word of the first term is its colour, pattern or style, and true of what the other describes in full."""
+    """Whether a word of a term is its colour, pattern or style, and true of what the other describes in full."""
     return (word == term.colour == seen.colour) or (word == term.detail == seen.detail)
 
 
 def classifies(word: str, term: Term, seen: Term) -> bool:
-    """Whether a word of the first term is its kind, and true of what the other describes in full."""
+    """Whether a word of a term is its kind, and true of what the other describes in full."""
     return word in term.kind.split("-") and Term(term.kind).names(seen)
 
 
