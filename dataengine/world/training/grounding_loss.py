@@ -98,15 +98,27 @@ def query_loss(logits: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
     return loss + _box_loss(boxes[prompt, query], targets.boxes[prompt, box]) / count
 
 
+def presence_loss(logits: Tensor, targets: Targets) -> Tensor:
+    """Cross entropy of each prompt's best score, [prompts, cells or queries, tokens]: is it there at all?
+
+    Focal loss has little to say of scores in the middle, where a phrase with one wrong word stays.
+    """
+    there = targets.there.any(1)
+    clear = there | ~targets.unclear.any(1)
+    best = logits.flatten(1).max(1).values
+    return functional.binary_cross_entropy_with_logits(best[clear], there[clear].float())
+
+
 def word_loss(likeness: Tensor, shown: Tensor) -> Tensor:
-    """Of how cells and words meet before anything else: a cell is to attend to the words that are true of it.
+    """Of how cells and words meet in the fusion: a cell attends to its colour in one head, to its kind in another.
 
     Without it, colours are learnt last: where a shirt is, is known long before whether it is red, and a score in the
     middle is a plateau that training is slow to leave.
 
     Args:
         likeness: logits [...].
-        shown: int8 [...]: 1 where the word is true of what the cell shows, 0 where not, −1 where it says nothing alone.
+        shown: int8 [...]: 1 where the word is the head's business and true of the cell, 0 where not, −1 where either
+            will do.
     """
     asked = shown >= 0
     true = shown[asked].float()

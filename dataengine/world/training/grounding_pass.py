@@ -28,7 +28,7 @@ class Answers:
 
     Attributes:
         shapes: rows and columns of the feature maps.
-        likeness: how cells and words meet in the fusion's first head, [views, cells, phrases, tokens].
+        likeness: how cells and words meet in the fusion's heads, [views, cells, phrases, tokens, heads].
         cells: logits of every cell as a proposal, [prompts, cells, tokens].
         boxes_at: boxes of proposals, [n, 4], by prompt and cell [n].
         logits, boxes: of every layer of the decoder, [prompts, queries, tokens] and [prompts, queries, 4].
@@ -132,12 +132,11 @@ def _fused(fusion: Any, vision: Tensor, words: Tensor, there: Tensor) -> tuple[T
     out = attention.out_vision_proj
     values = torch.einsum("vpthe,dhe->vphtd", values, out.weight.unflatten(1, (heads, -1))) * fusion.vision_param
     scores = scores.unflatten(-1, (phrases, tokens, heads))
-    likeness = scores[..., 0]
-    scores = scores.permute(0, 2, 1, 4, 3).flatten(0, 1)
-    scores = scores.masked_fill(~there[:, None, None], float("-inf")).softmax(-1).flatten(2)
+    shares = scores.permute(0, 2, 1, 4, 3).flatten(0, 1)
+    shares = shares.masked_fill(~there[:, None, None], float("-inf")).softmax(-1).flatten(2)
     stays = (vision + fusion.vision_param * out.bias)[:, None].expand(-1, phrases, -1, -1).flatten(0, 1)
-    vision = torch.baddbmm(stays, scores, values.flatten(0, 1).flatten(1, 2))
-    return vision, (words + fusion.text_param * looked).flatten(0, 1), likeness
+    vision = torch.baddbmm(stays, shares, values.flatten(0, 1).flatten(1, 2))
+    return vision, (words + fusion.text_param * looked).flatten(0, 1), scores
 
 
 def _likeness(vision: Tensor, words: Tensor, there: Tensor) -> Tensor:

@@ -48,16 +48,14 @@ class Entity(NamedTuple):
     labels: tuple[int, ...]
 
 
-def shows(word: str, term: Term, seen: Term) -> bool | None:
-    """Whether what the other term describes in full has what a word of the first one says: its colour, its pattern or
-    style, its kind. None for words that say nothing alone."""
-    if word == term.colour:
-        return seen.colour == word
-    if word == term.detail:
-        return seen.detail == word
-    if word in (*term.kind.split("-"), *(("people",) if term.kind == "person" else ())):
-        return Term(term.kind).names(seen)
-    return None
+def describes(word: str, term: Term, seen: Term) -> bool:
+    """Whether a word of a term is its colour, pattern or style, and true of what the other describes in full."""
+    return (word == term.colour == seen.colour) or (word == term.detail == seen.detail)
+
+
+def classifies(word: str, term: Term, seen: Term) -> bool:
+    """Whether a word of a term is its kind, and true of what the other describes in full."""
+    return word in term.kind.split("-") and Term(term.kind).names(seen)
 
 
 def entities(people: Sequence[Person], things: Sequence[Object]) -> tuple[Entity, ...]:
