@@ -100,7 +100,7 @@ CLIPS ?= 500
 ACCURACY := runs/accuracy
 accuracy: setup ## The production profile, on tiny checkpoints, against the truth of CLIPS=500 clips of the world
 	$(BIN)/dataengine world make --clips $(CLIPS) --seed 1 --output $(ACCURACY)/world
-	$(BIN)/dataengine build --profile world --input $(ACCURACY)/world $(ACCURACY)/shards decide.pairs.val_share=0
+	$(BIN)/dataengine build --profile world --input $(ACCURACY)/world --output $(ACCURACY)/shards decide.pairs.val_share=0
 	$(BIN)/dataengine evaluate $(ACCURACY)/shards --truth $(ACCURACY)/world
 
 ABLATION := runs/ablation
