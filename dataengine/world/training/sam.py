@@ -36,7 +36,7 @@ STEPS = 2600
 IMAGES = 4
 """Images a step."""
 RATE, MUON = 2e-3, 0.01
-ALONE, DECAY, PADDED = 0.06, 0.3, 0.06
+ALONE, DECAY, PADDED = 0.06, 0.3, 0.03
 """Shares of the steps: the first ones, on parts alone; the last ones, with a falling rate and masks judged full size;
 the last of these, on whole images with padding."""
 HELD_OUT_EXAMPLES = 200
