@@ -126,8 +126,8 @@ class QwenAnnotator:
         # Other numbers on one person are the same question again.
         rounds = min(self._settings.rounds, len(people)) if len(people) > 1 else 1
         phrases = [entities.phrases[i].text for i in asked]
-        marked = marked(text, [span for i in asked if (span := entities.phrases[i].span)])
-        prompt = self._prompts.ask("ownership", caption=marked, phrases=numbered_list(phrases))
+        shown = marked(text, [span for i in asked if (span := entities.phrases[i].span)])
+        prompt = self._prompts.ask("ownership", caption=shown, phrases=numbered_list(phrases))
         answered = await asyncio.gather(
             *(
                 talk.ask(
