@@ -22,11 +22,11 @@ from torch.nn import functional as F
 
 from dataengine.world.training.examples import HELD_OUT, TRAINING
 from dataengine.world.training.muon import Muon
-from dataengine.world.training.qwen_lessons import PARTS, SENSES, UNASKED, Lesson, Material, Seen, Teacher, material
+from dataengine.world.training.qwen_lessons import PARTS, SENSES, TINTS, UNASKED, Lesson, Material, Seen, Teacher, material
 from dataengine.world.training.qwen_network import pictures, read, see
 from dataengine.world.training.qwen_words import HIDDEN, SEEING as EYE, Model, Processor, build, export
 
-STEPS = 3200
+STEPS = 5000
 SEEING, SPEAKING = 0.45, 0.75
 """Shares of the steps after which the second and the third part begin."""
 POOL = 2500
@@ -42,6 +42,7 @@ EVERY_S = 300
 CHECKED = 40
 """Held-out shots that are looked at now and then."""
 _STATE = "state.pt"
+_TINTED = [len(names) for _, names in TINTS.values()]
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,15 @@ def sense_loss(heads: nn.Linear, seen: Tensor, senses: Tensor) -> Tensor:
 
 
 def part_loss(head: nn.Linear, early: Tensor, images: Sequence[Seen]) -> Tensor:
-    """Mean cross-entropy of what each patch shows."""
+    """Mean cross-entropies of what each patch shows and of its colours, added."""
     shown = torch.from_numpy(np.concatenate([image.parts for image in images]))
-    return F.binary_cross_entropy_with_logits(head(early), shown.float())
+    tints = torch.from_numpy(np.concatenate([image.tints for image in images]))
+    there, *colours = head(early).split([PARTS, *_TINTED], dim=1)
+    losses = [
+        F.cross_entropy(part, tints[:, i], ignore_index=UNASKED, reduction="sum") for i, part in enumerate(colours)
+    ]
+    tinted = torch.stack(losses).sum() / (tints != UNASKED).sum().clamp(min=1)
+    return 3 * F.binary_cross_entropy_with_logits(there, shown.float()) + 0.5 * tinted
 
 
 def sense_accuracy(heads: nn.Linear, seen: Tensor, senses: Tensor) -> dict[str, float]:
@@ -216,13 +223,13 @@ def train(
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     processor, model = build(seed)
-    heads, early_head = nn.Linear(HIDDEN, sum(SENSES.values())), nn.Linear(EYE, PARTS)
+    heads, early_head = nn.Linear(HIDDEN, sum(SENSES.values())), nn.Linear(EYE, PARTS + sum(_TINTED))
     first = 0
     if resume is not None:
         state = torch.load(resume / _STATE, weights_only=True)
         model.load_state_dict(state["model"])
         heads.load_state_dict(state["heads"])
-        if "early" in state:
+        if state["early"]["weight"].shape == early_head.weight.shape:
             early_head.load_state_dict(state["early"])
         first = int(state["step"])
     teacher, pool, sight = Teacher(processor), _Pool(TRAINING, POOL), _Sight(model)
@@ -288,7 +295,7 @@ def train(
             share_right = float(torch.cat(right).float().mean())
             smooth[kind + " right"] = 0.95 * smooth.get(kind + " right", 0) + 0.05 * share_right
         kept = 1.0 if share < SEEING else KEPT
-        weights = {"senses": kept, "parts": 3 * kept}
+        weights = {"senses": kept, "parts": kept}
         total = torch.stack([loss * weights.get(name, 1.0) for name, loss in losses.items()]).sum()
         for parameter in parameters:
             parameter.grad = None

@@ -13,7 +13,7 @@ from dataengine.config import QwenSettings, VllmSettings
 from dataengine.models.interfaces import Scene
 from dataengine.models.qwen_annotator import QwenAnnotator
 from dataengine.models.qwen_vllm import VllmQwen
-from dataengine.records import STILL_POSITIONS, Caption, Mention, People, Person
+from dataengine.records import STILL_POSITIONS, Caption, People, Person
 from dataengine.stage import BadInput
 from dataengine.world import drawing
 from dataengine.world.script import Shot, script
@@ -108,12 +108,15 @@ def _in_captions(one: Case, answer: Caption) -> tuple[int, int]:
 
 
 def _tied(one: Case, answer: Caption) -> tuple[int, int]:
-    """Attributes on the person who wears them, and all that are anybody's."""
+    """Attributes on the person who wears them, and all that go to the person whose the noun is."""
     right = said = 0
-    for mention in (mention for person in answer.people for mention in person.attributes):
-        if mention.owner is not None:
-            said += 1
-            right += mention.phrase.text in attributes(_owner(one, mention))
+    for person in answer.people:
+        named = person.noun.owner
+        for mention in person.attributes:
+            owner = mention.owner
+            if named is not None and owner is not None and owner.person == named.person:
+                said += 1
+                right += mention.phrase.text in attributes(one.shot.actors[one.position[owner.person]].person)
     return right, said
 
 
@@ -132,11 +135,6 @@ def _named(one: Case, answer: Caption) -> bool:
     people = [(p.noun, *p.attributes) for p in told.people]
     found = [(p.noun.phrase, *(m.phrase for m in p.attributes)) for p in answer.people]
     return people == found and told.objects == answer.objects and told.background == answer.background
-
-
-def _owner(one: Case, mention: Mention):  # type: ignore[no-untyped-def]
-    assert mention.owner is not None
-    return one.shot.actors[one.position[mention.owner.person]].person
 
 
 def _scored(name: str, scores: Sequence[tuple[Case, Caption, tuple[int, int]]], cases: Sequence[Case]) -> list[Figure]:

@@ -27,7 +27,7 @@ from dataengine.records import Box, People, Person, Phrase, Sighting
 from dataengine.world import drawing
 from dataengine.world.cast import ACCESSORIES, COLOURS, GARMENTS, HAIR_COLOURS, Worn
 from dataengine.world.cast import Person as Dressed
-from dataengine.world.figure import FACE_PARTS, OBJECTS, PEOPLE, Labels, Part, label, object_labels, person_labels
+from dataengine.world.figure import FACE_PARTS, Labels, Part, label, object_labels, person_labels
 from dataengine.world.script import Script, Shot, script
 from dataengine.world.things import PLACES, THINGS
 from dataengine.world.training.examples import QUALITIES, compressed
@@ -45,7 +45,13 @@ STILLS = (0.05, 0.5, 0.95)
 MAX_PIXELS = 602112
 _COVERS = 80
 """Pixels of a merged token's 784 that something must cover to be what the token shows."""
+_COLOURS = list(COLOURS)
 PARTS = len(Part) + 1
+TINTS: Mapping[str, tuple[Part, list[str]]] = {
+    part.name.lower(): (part, list(HAIR_COLOURS) if part == Part.HAIR else _COLOURS)
+    for part in (Part.HAIR, Part.TOP, Part.HAT, Part.GLASSES, Part.SCARF, Part.BAG)
+}
+"""Parts of which a patch is asked for the colour, and what that may be."""
 _SHOWS = 5
 """Pixels of a patch's 196 from which it shows a part."""
 _HAIRS = ("short", "long", "curly", "bun")
@@ -61,12 +67,14 @@ class Seen:
         image: uint8 [height, width, 3], sides in multiples of 28 pixels.
         senses: int64 [merged tokens, len(SENSES)]; `UNASKED` where there is no answer.
         parts: bool [patches, PARTS], what is seen in each patch: people's parts, and at last things.
+        tints: int64 [patches, len(TINTS)], the colour of each kind of part that is seen in a patch.
         key: the same for the same image alone.
     """
 
     image: Image
     senses: NDArray[np.int64]
     parts: NDArray[np.bool_]
+    tints: NDArray[np.int64]
     key: tuple[int, str]
 
     @property
@@ -142,7 +150,7 @@ def material(seed: int, index: int) -> Material:
     shot = made.shots[at]
     number = moment(made, at, float(draw.uniform(0.05, 0.95)))
     labels = drawing.labels(made, number)
-    frame = Seen(_shown(coded(made, number, draw)), sensed(labels, shot), parts_in(labels), (index, "frame"))
+    frame = Seen(_shown(coded(made, number, draw)), sensed(labels, shot), *parts_in(labels, shot), (index, "frame"))
     number = moment(made, at, STILLS[int(draw.integers(3))] + float(draw.uniform(-0.05, 0.05)))
     picture, labels = coded(made, number, draw), drawing.labels(made, number)
     people, positions = found(labels, shot, draw)
@@ -150,7 +158,7 @@ def material(seed: int, index: int) -> Material:
     parts = pictures(Scene("", (picture,), People(people=people)), numbers)
     boxed, *cut = (part for part in parts if not isinstance(part, str))
     number_of = {positions[person]: number for person, number in numbers.items()}
-    still = Seen(_shown(boxed), sensed(labels, shot, number_of), parts_in(labels), (index, "still"))
+    still = Seen(_shown(boxed), sensed(labels, shot, number_of), *parts_in(labels, shot), (index, "still"))
     crops = []
     for person, image in zip(sorted(people, key=lambda p: numbers[p.index]), cut, strict=True):
         shown = _shown(image)
@@ -158,7 +166,7 @@ def material(seed: int, index: int) -> Material:
             cv2.resize(crop(labels, person.sightings[0].body), shown.shape[1::-1], interpolation=cv2.INTER_NEAREST),
             np.uint8,
         )
-        crops.append(Seen(shown, sensed(part, shot, None), parts_in(part), (index, f"crop {len(crops)}")))
+        crops.append(Seen(shown, sensed(part, shot, None), *parts_in(part, shot), (index, f"crop {len(crops)}")))
     return Material(shot, frame, still, tuple(crops), number_of)
 
 
@@ -302,17 +310,32 @@ def sensed(labels: Labels, shot: Shot, numbers: Mapping[int, int] | None = {}) -
     return np.stack(list(asked.values()), axis=1)
 
 
-def parts_in(labels: Labels) -> NDArray[np.bool_]:
-    """The parts that each patch of a label map shows, bool [patches, PARTS], the four of a merged token together."""
+def parts_in(labels: Labels, shot: Shot) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """The parts that each patch of a label map shows, and their colours: `Seen.parts` and `Seen.tints`.
+
+    The four patches of a merged token stand together.
+    """
     height, width = labels.shape[0] // PATCH, labels.shape[1] // PATCH
-    of = np.full(256, PARTS, np.uint8)
-    for position in range(PEOPLE):
-        of[[label(position, part) for part in Part]] = list(Part)
-    for number in range(OBJECTS):
-        of[list(object_labels(number))] = PARTS - 1
-    cells = of[labels].reshape(height // 2, 2, PATCH, width // 2, 2, PATCH).transpose(0, 3, 1, 4, 2, 5)
-    flat = cells.reshape(height * width, PATCH**2)
-    return np.stack([(flat == part).sum(axis=1) >= _SHOWS for part in range(PARTS)], axis=1)
+    cells = labels.reshape(height // 2, 2, PATCH, width // 2, 2, PATCH).transpose(0, 3, 1, 4, 2, 5)
+    cells = cells.reshape(height * width, PATCH**2)
+    counts = np.stack([np.bincount(cell, minlength=256) for cell in cells])
+    parts = np.zeros((len(cells), PARTS), bool)
+    tints = np.full((len(cells), len(TINTS)), UNASKED)
+    most = np.full((len(cells), len(TINTS)), _SHOWS - 1)
+    for position, actor in enumerate(shot.actors):
+        first = label(position, Part.SKIN)
+        parts[:, :-1] |= counts[:, first : first + len(Part)] >= _SHOWS
+        colours = {"top": actor.person.top.colour} | {item.kind: item.colour for item in actor.person.accessories}
+        for kind, (part, names) in enumerate(TINTS.values()):
+            name = part.name.lower()
+            worn = actor.person.identity.hair_colour if part == Part.HAIR else colours.get(name)
+            here = counts[:, label(position, part)] > most[:, kind]
+            if worn is not None:
+                tints[here, kind] = names.index(worn)
+                most[here, kind] = counts[here, label(position, part)]
+    for number in range(len(shot.objects)):
+        parts[:, -1] |= counts[:, list(object_labels(number))].sum(axis=1) >= _SHOWS
+    return parts, tints
 
 
 def _spread(
@@ -416,4 +439,3 @@ def _mistaken(person: Dressed, draw: np.random.Generator) -> Dressed:
     return person.model_copy(update={"accessories": (*person.accessories, added)[-2:]})
 
 
-_COLOURS = list(COLOURS)
