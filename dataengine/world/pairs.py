@@ -77,7 +77,7 @@ def measured(truth: VideoTruth, number: int, frames: int | None = None) -> Measu
         number: of the shot.
         frames: of the clip, from the shot's middle; None: all of the shot, without the dissolve that it begins with.
     """
-    clip, first, count = _window(truth, number, frames)
+    clip, first, count = window(truth, number, frames)
     shot, made = truth.shots[number], truth.script
     at = [first + min(int(share * count), count - 1) for share in STILL_POSITIONS]
     seen = {n: _entities(truth, n) for n in set(at)}
@@ -100,7 +100,7 @@ def measured(truth: VideoTruth, number: int, frames: int | None = None) -> Measu
         ),
         segmentation=Segmentation(masks=tuple(named)),
         background=Background(
-            image=png(_empty(place, truth.width, truth.height)),
+            image=png(empty(place, truth.width, truth.height)),
             seen_share=1.0,
             filled_share=0.0,
         ),
@@ -114,21 +114,22 @@ def measured(truth: VideoTruth, number: int, frames: int | None = None) -> Measu
     )
 
 
-def samples(
-    truth: VideoTruth, rules: DecideSettings = RULES, *, frames: int | None = None, seed: int = 0
-) -> Iterator[Sample]:
-    """The samples of a video's shots, in order; a shot that the rules refuse gives none.
+def samples(truth: VideoTruth, rules: DecideSettings = RULES, *, frames: int | None = None) -> Iterator[Sample]:
+    """The samples of a video's shots, in order; a shot that the rules refuse gives none. `frames`: see `measured`."""
+    made = (sample(truth, number, rules, frames=frames) for number in range(len(truth.shots)))
+    return (one for one in made if one is not None)
 
-    Args:
-        frames: as for `measured`.
-        seed: of whatever the rules leave to chance.
-    """
-    for number in range(len(truth.shots)):
-        found = measured(truth, number, frames)
-        pair = decide_pair(found, Provenance(stages=(), decided_by="truth"), rules, seed).outcome
-        if isinstance(pair, Pair):
-            members = assemble(pair, found.stills, found.segmentation, found.background, found.encoded)
-            yield Sample(pair, {member.name: member.data for member in members})
+
+def sample(
+    truth: VideoTruth, number: int, rules: DecideSettings = RULES, *, frames: int | None = None
+) -> Sample | None:
+    """The sample of one shot, or None where the rules refuse it. `frames`: see `measured`."""
+    found = measured(truth, number, frames)
+    pair = decide_pair(found, Provenance(stages=(), decided_by="truth"), rules, seed=0).outcome
+    if not isinstance(pair, Pair):
+        return None
+    members = assemble(pair, found.stills, found.segmentation, found.background, found.encoded)
+    return Sample(pair, {member.name: member.data for member in members})
 
 
 def write_samples(out: Store, made: Iterable[Sample], settings: ShardSettings | None = None) -> int:
@@ -147,8 +148,8 @@ def write_samples(out: Store, made: Iterable[Sample], settings: ShardSettings | 
     return len(rows)
 
 
-def _window(truth: VideoTruth, number: int, frames: int | None) -> tuple[Clip, int, int]:
-    """The clip, its first frame in the video, and how many it has."""
+def window(truth: VideoTruth, number: int, frames: int | None) -> tuple[Clip, int, int]:
+    """A shot's clip, its first frame in the video, and how many it has. `frames`: see `measured`."""
     shot = truth.shots[number]
     first, end = round(shot.start_s * truth.fps), round(shot.end_s * truth.fps)
     count = end - first if frames is None else min(frames, end - first)
@@ -205,7 +206,7 @@ def _caption(truth: VideoTruth, number: int) -> Caption:
     )
 
 
-def _empty(shot: Shot, width: int, height: int) -> drawing.Image:
+def empty(shot: Shot, width: int, height: int) -> drawing.Image:
     """The shot's place as its frames show it: drawn larger and scaled down."""
     place = draw_place(shot.place, width * SCALE, height * SCALE, shot.place_seed)
     return np.asarray(cv2.resize(place, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -7,13 +7,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +23,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataengine.world.training.examples import HELD_OUT, TRAINING
+from dataengine.world.training.log import FILE, Point, TrainingLog, write_log
 from dataengine.world.training.muon import Muon
-from dataengine.world.training.qwen_lessons import PARTS, SENSES, TINTS, UNASKED, Lesson, Material, Seen, Teacher, material
+from dataengine.world.training.qwen_held_out import SCENES, held_out
+from dataengine.world.training.qwen_lessons import (
+    PARTS,
+    SENSES,
+    TINTS,
+    UNASKED,
+    Lesson,
+    Material,
+    Seen,
+    Teacher,
+    material,
+)
 from dataengine.world.training.qwen_network import pictures, read, see
-from dataengine.world.training.qwen_words import HIDDEN, SEEING as EYE, Model, Processor, build, export
+from dataengine.world.training.qwen_words import HIDDEN, Model, build, export
+from dataengine.world.training.qwen_words import SEEING as EYE
 
 STEPS = 5000
 SEEING, SPEAKING = 0.45, 0.75
@@ -59,11 +74,6 @@ class Batch:
     positions: Tensor
     weight: Tensor
     hide: Tensor
-
-    @property
-    def tokens(self) -> int:
-        """Of all images."""
-        return sum(len(image.senses) for image in self.images)
 
     @classmethod
     def of(cls, lessons: Sequence[Lesson]) -> Batch:
@@ -146,8 +156,26 @@ class _Pool:
             self._made.append(self._coming.popleft().result())
         return self._made[index]
 
-    def close(self) -> None:
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._worker.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the tower makes of images.
+
+    Attributes:
+        tokens: of all images in order.
+        different: the images without those that come again; `once`, `early`: their tokens and early patches.
+    """
+
+    tokens: Tensor
+    different: Sequence[Seen]
+    once: Tensor
+    early: Tensor
 
 
 class _Sight:
@@ -157,12 +185,11 @@ class _Sight:
         self._model = model
         self._known: dict[tuple[int, str], Tensor] = {}
 
-    def awake(self, images: Sequence[Seen]) -> tuple[Tensor, list[Seen], Tensor, Tensor]:
-        """Tokens of the images; and the different ones among them with their tokens and their early patches."""
+    def awake(self, images: Sequence[Seen]) -> _View:
         different = {image.key: image for image in images}
-        seen, early = see(self._model, pictures([image.image for image in different.values()]))
-        parts = dict(zip(different, seen.split([len(image.senses) for image in different.values()]), strict=True))
-        return torch.cat([parts[image.key] for image in images]), list(different.values()), seen, early
+        once, early = see(self._model, pictures([image.image for image in different.values()]))
+        parts = dict(zip(different, once.split([len(image.senses) for image in different.values()]), strict=True))
+        return _View(torch.cat([parts[image.key] for image in images]), list(different.values()), once, early)
 
     @torch.no_grad()
     def at_rest(self, images: Sequence[Seen]) -> Tensor:
@@ -178,18 +205,20 @@ def _senses(images: Sequence[Seen]) -> Tensor:
     return torch.from_numpy(np.concatenate([image.senses for image in images]))
 
 
-def _looks(pool: _Pool, step: int) -> list[Seen]:
-    """Images of a step of the first part: mostly crops, which cost little and show as many people."""
+def _look(pupil: _Pupil, sight: _Sight, pool: _Pool, step: int) -> dict[str, Tensor]:
+    """Losses of a step of the first part. Mostly of crops, which cost little and show as many people."""
     shots = [pool[index] for index in range(step * LOOKS, (step + 1) * LOOKS)]
     whole = [shot.still if (step + step * LOOKS // POOL) % 2 else shot.frame for shot in shots[:WHOLE]]
-    return [*whole, *(image for shot in shots for image in shot.crops)]
+    return _sensed(pupil, sight.awake([*whole, *(image for shot in shots for image in shot.crops)]), 1.0)
 
 
-def _talk(teacher: Teacher, pool: _Pool, step: int, seed: int) -> tuple[str, list[Batch]]:
-    """Lessons of a step of the other parts, the short ones apart from the long ones, and their kind."""
+def _talk(
+    pupil: _Pupil, sight: _Sight, teacher: Teacher, pool: _Pool, step: int, seed: int, resting: bool
+) -> dict[str, Tensor]:
+    """Losses of a step of the other parts: captions and what they name, or owners. Short lessons apart from long."""
     draw = np.random.default_rng((23, seed, step))
     shots = [pool[step // 2 * TALKS + i] for i in range(TALKS)]
-    if step % 2 == 0:
+    if telling := step % 2 == 0:
         copying = draw.random() < 0.4
         lessons = [teacher.telling(s, pool[int(draw.integers(POOL))] if copying else None, draw) for s in shots]
     else:
@@ -197,155 +226,185 @@ def _talk(teacher: Teacher, pool: _Pool, step: int, seed: int) -> tuple[str, lis
         stills = () if chance < 0.6 else (int(draw.integers(3)),) if chance < 0.8 else (0, 1, 2)
         lessons = [teacher.owning(shot, stills, 1, draw) for shot in shots if shot.crops]
     lessons.sort(key=lambda lesson: len(lesson.ids))
-    half = len(lessons) // 2
-    return ("telling", "owning")[step % 2], [Batch.of(part) for part in (lessons[:half], lessons[half:]) if part]
+    halves = (lessons[: len(lessons) // 2], lessons[len(lessons) // 2 :])
+    batches = [Batch.of(half) for half in halves if half]
+    images = [image for batch in batches for image in batch.images]
+    losses = {}
+    if resting:
+        tokens = sight.at_rest(images)
+    else:
+        view = sight.awake(images)
+        tokens, losses = view.tokens, _sensed(pupil, view, KEPT)
+    parts = tokens.split([sum(len(image.senses) for image in batch.images) for batch in batches])
+    said = [said_loss(pupil.model, batch, part)[0] for batch, part in zip(batches, parts, strict=True)]
+    return losses | {"telling" if telling else "owning": torch.stack(said).mean()}
 
 
-def _curve(share: float, seeing: float, speaking: float) -> tuple[float, float]:
-    """Rates of the tower and of the language model, as shares of the highest, at a share of all steps."""
-    if share < seeing:
-        done = share / seeing
-        return min(1.0, 0.02 + done * 20) * min(1.0, (1 - done) / 0.4 + 0.05), 0.0
-    if share < speaking:
-        return 0.0, min(1.0, 0.02 + (share - seeing) * 30)
-    left = (1 - share) / (1 - speaking)
-    return 0.3 * left, left
+def _sensed(pupil: _Pupil, view: _View, weight: float) -> dict[str, Tensor]:
+    senses = sense_loss(pupil.heads, view.once, _senses(view.different))
+    return {"senses": weight * senses, "parts": weight * part_loss(pupil.early, view.early, view.different)}
+
+
+def _rates(share: float) -> dict[str, float]:
+    """Of the tower and of the language model, as shares of the highest, at a share of all steps."""
+    if share < SEEING:
+        done = share / SEEING
+        return {"tower": min(1.0, 0.02 + done * 20) * min(1.0, (1 - done) / 0.4 + 0.05), "words": 0.0}
+    if share < SPEAKING:
+        return {"tower": 0.0, "words": min(1.0, 0.02 + (share - SEEING) * 30)}
+    left = (1 - share) / (1 - SPEAKING)
+    return {"tower": 0.3 * left, "words": left}
 
 
 def train(
     output: Path,
     *,
-    steps: int = STEPS,
+    steps: int | None = None,
     seed: int = 0,
     say: Callable[[str], None] = print,
     resume: Path | None = None,
-) -> None:
+    scenes: int = SCENES,
+) -> TrainingLog:
+    """Write the checkpoint and its `training.json` into `output`, and a checkpoint every five minutes on the way.
+
+    Arguments:
+        steps: `STEPS` if None.
+        resume: a folder in which another run was cut off. Momentum is lost, and lessons begin anew.
+        scenes: held-out shots for the figures; 0 leaves them out, and does not start vLLM.
+    """
+    steps = STEPS if steps is None else steps
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     processor, model = build(seed)
-    heads, early_head = nn.Linear(HIDDEN, sum(SENSES.values())), nn.Linear(EYE, PARTS + sum(_TINTED))
-    first = 0
-    if resume is not None:
-        state = torch.load(resume / _STATE, weights_only=True)
-        model.load_state_dict(state["model"])
-        heads.load_state_dict(state["heads"])
-        if state["early"]["weight"].shape == early_head.weight.shape:
-            early_head.load_state_dict(state["early"])
-        first = int(state["step"])
-    teacher, pool, sight = Teacher(processor), _Pool(TRAINING, POOL), _Sight(model)
+    pupil = _Pupil(model, nn.Linear(HIDDEN, sum(SENSES.values())), nn.Linear(EYE, PARTS + sum(_TINTED)))
+    first, curve, spent = pupil.restore(resume / _STATE) if resume is not None else (0, [], 0.0)
+    teacher, sight, optimiser = Teacher(processor), _Sight(model), _Optimiser(pupil)
     held = [material(HELD_OUT, index) for index in range(CHECKED)]
-    tower = model.model.visual
-    groups = {
-        "tower": [p for n, p in tower.blocks.named_parameters() if p.ndim == 2] + [tower.merger.mlp[2].weight],
-        "words": [p for p in model.model.language_model.layers.parameters() if p.ndim == 2],
-    }
-    known = {id(p) for group in groups.values() for p in group}
-    muon = {name: Muon(group) for name, group in groups.items()}
-    adam = torch.optim.AdamW(
-        [
-            {
-                "params": [p for p in tower.parameters() if id(p) not in known and p.ndim < 3],
-                "part": "tower",
-                "scale": 1.0,
-            },
-            {"params": [tower.patch_embed.proj.weight], "part": "tower", "scale": 0.3},
-            {"params": [*heads.parameters(), *early_head.parameters()], "part": "tower", "scale": 1.5},
-            {
-                "params": [
-                    *(p for p in model.model.language_model.parameters() if id(p) not in known),
-                    *model.lm_head.parameters(),
-                ],
-                "part": "words",
-                "scale": 1.0,
-            },
-        ],
-        lr=ADAM,
-        betas=(0.9, 0.98),
-        weight_decay=0.0,
+    exported, smooth = time.monotonic(), dict[str, float]()
+    with _Pool(TRAINING, POOL) as pool:
+        for step in range(first, steps):
+            share = step / steps
+            rates = _rates(share)
+            losses = (
+                _look(pupil, sight, pool, step - first)
+                if share < SEEING
+                else _talk(pupil, sight, teacher, pool, step, seed, rates["tower"] == 0)
+            )
+            total = torch.stack(list(losses.values())).sum()
+            optimiser.step(total, rates)
+            for name, loss in (losses | {"loss": total}).items():
+                smooth[name] = 0.95 * smooth.get(name, loss.item()) + 0.05 * loss.item()
+            if step % 50 == 0:
+                curve.append(Point(step=step, loss=round(smooth["loss"], 4)))
+                said = " ".join(f"{name} {loss:.4f}" for name, loss in smooth.items())
+                say(f"{step}/{steps}, {_minutes(spent):.0f} CPU minutes: {said}")
+            if step % 300 == 299:
+                say(_checked(pupil, teacher, held, share >= SEEING))
+            if time.monotonic() - exported > EVERY_S:
+                export(output, processor, model)
+                pupil.keep(output / _STATE, step + 1, curve, _minutes(spent))
+                exported = time.monotonic()
+    export(output, processor, model)
+    pupil.keep(output / _STATE, steps, curve, _minutes(spent))
+    log = TrainingLog(
+        network="Qwen2.5-VL",
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        bytes=sum(file.stat().st_size for file in output.iterdir() if file.name not in (_STATE, FILE)),
+        steps=steps,
+        seed=seed,
+        cpu_minutes=round(_minutes(spent), 1),
+        torch=torch.__version__,
+        curve=tuple(curve),
+        held_out=held_out(output, scenes) if scenes else (),
     )
-    parameters = [p for group in adam.param_groups for p in group["params"]] + [p for g in groups.values() for p in g]
-    exported, smooth = time.monotonic(), {}
-    for step in range(first, steps):
-        share = step / steps
-        rates = dict(zip(("tower", "words"), _curve(share, SEEING, SPEAKING), strict=True))
-        losses = {}
-        if share < SEEING:
-            images = _looks(pool, step - first)
-            _, images, seen, early = sight.awake(images)
-            losses["senses"] = sense_loss(heads, seen, _senses(images))
-            losses["parts"] = part_loss(early_head, early, images)
-        else:
-            kind, batches = _talk(teacher, pool, step, seed)
-            resting = rates["tower"] == 0
-            images = [image for batch in batches for image in batch.images]
-            if resting:
-                seen = sight.at_rest(images)
-            else:
-                seen, different, once, early = sight.awake(images)
-                losses["senses"] = sense_loss(heads, once, _senses(different))
-                losses["parts"] = part_loss(early_head, early, different)
-            parts, right = zip(
-                *(
-                    said_loss(model, batch, tokens)
-                    for batch, tokens in zip(batches, seen.split([batch.tokens for batch in batches]), strict=True)
-                ),
-                strict=True,
-            )
-            losses[kind] = torch.stack(parts).mean()
-            share_right = float(torch.cat(right).float().mean())
-            smooth[kind + " right"] = 0.95 * smooth.get(kind + " right", 0) + 0.05 * share_right
-        kept = 1.0 if share < SEEING else KEPT
-        weights = {"senses": kept, "parts": kept}
-        total = torch.stack([loss * weights.get(name, 1.0) for name, loss in losses.items()]).sum()
-        for parameter in parameters:
+    write_log(output, log)
+    (output / _STATE).unlink()
+    return log
+
+
+def _minutes(spent: float) -> float:
+    """CPU minutes of this process and of those that it ended, and of the run that it goes on with."""
+    return spent + sum(os.times()[:4]) / 60
+
+
+@dataclass(frozen=True)
+class _Pupil:
+    """The model and the heads that it loses at export."""
+
+    model: Model
+    heads: nn.Linear
+    early: nn.Linear
+
+    def keep(self, file: Path, step: int, curve: Sequence[Point], spent: float) -> None:
+        parts = {name: part.state_dict() for name, part in vars(self).items()}
+        torch.save(parts | {"step": step, "spent": spent, "curve": [(p.step, p.loss) for p in curve]}, file)
+
+    def restore(self, file: Path) -> tuple[int, list[Point], float]:
+        """The step to go on with, the curve so far and the CPU minutes that were spent."""
+        state = torch.load(file, weights_only=True)
+        for name, part in vars(self).items():
+            part.load_state_dict(state[name])
+        curve = [Point(step=step, loss=loss) for step, loss in state["curve"]]
+        return int(state["step"]), curve, float(state["spent"])
+
+
+class _Optimiser:
+    """Muon for the matrices inside, AdamW for the rest; `tower` and `words` have rates of their own."""
+
+    def __init__(self, pupil: _Pupil) -> None:
+        tower: Any = pupil.model.model.visual
+        reader: Any = pupil.model.model.language_model
+        inside = {
+            "tower": [p for p in (*tower.blocks.parameters(), tower.merger.mlp[2].weight) if p.ndim == 2],
+            "words": [p for p in reader.layers.parameters() if p.ndim == 2],
+        }
+        known = {id(p) for matrices in inside.values() for p in matrices}
+        first = tower.patch_embed.proj.weight
+        outside = [
+            ("tower", 1.0, [p for p in tower.parameters() if id(p) not in known and p is not first]),
+            ("tower", 0.3, [first]),
+            ("tower", 1.5, [*pupil.heads.parameters(), *pupil.early.parameters()]),
+            (
+                "words",
+                1.0,
+                [p for p in (*reader.parameters(), *pupil.model.lm_head.parameters()) if id(p) not in known],
+            ),
+        ]
+        self._muon = {name: Muon(matrices, MUON) for name, matrices in inside.items()}
+        self._adam = torch.optim.AdamW(
+            [{"params": found, "part": part, "scale": scale} for part, scale, found in outside],
+            lr=ADAM, betas=(0.9, 0.98), weight_decay=0.0,
+        )  # fmt: skip
+        self._all = [p for _, _, found in outside for p in found] + [p for found in inside.values() for p in found]
+
+    def step(self, loss: Tensor, rates: Mapping[str, float]) -> None:
+        for parameter in self._all:
             parameter.grad = None
-        total.backward()
-        nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], 1.0)
-        for name, optimiser in muon.items():
-            if rates[name] > 0:
-                optimiser.step(MUON * rates[name])
-        for group in adam.param_groups:
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_([p for p in self._all if p.grad is not None], 1.0)
+        for name, muon in self._muon.items():
+            muon.param_groups[0]["lr"] = MUON * rates[name]
+            muon.step()
+        for group in self._adam.param_groups:
             group["lr"] = ADAM * group["scale"] * rates[group["part"]]
-        adam.step()
-        for name, loss in losses.items():
-            smooth[name] = 0.95 * smooth.get(name, float(loss.detach())) + 0.05 * float(loss.detach())
-        if step % 50 == 0:
-            say(
-                f"{step}/{steps} cpu {time.process_time():.0f} s " + " ".join(f"{k} {v:.4f}" for k, v in smooth.items())
-            )
-        if step % 300 == 299:
-            say(_checked(model, heads, teacher, held, share >= SEEING))
-        if time.monotonic() - exported > EVERY_S or step == steps - 1:
-            export(output, processor, model)
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "heads": heads.state_dict(),
-                    "early": early_head.state_dict(),
-                    "step": step + 1,
-                },
-                output / _STATE,
-            )
-            exported = time.monotonic()
+        self._adam.step()
 
 
 @torch.no_grad()
-def _checked(model: Model, heads: nn.Linear, teacher: Teacher, held: Sequence[Material], speaks: bool) -> str:
+def _checked(pupil: _Pupil, teacher: Teacher, held: Sequence[Material], speaks: bool) -> str:
+    """How it does on held-out shots, in words for whoever watches."""
+    frames, crops = [shot.frame for shot in held], [image for shot in held for image in shot.crops]
     found = []
-    for name, images in (
-        ("frames", [shot.frame for shot in held]),
-        ("crops", [image for shot in held for image in shot.crops]),
-    ):
-        seen, _ = see(model, pictures([image.image for image in images]))
-        accuracy = sense_accuracy(heads, seen, _senses(images))
-        found.append(f"  {name}: " + " ".join(f"{name} {value:.3f}" for name, value in accuracy.items()))
+    for kind, images in (("frames", frames), ("crops", crops)):
+        seen, _ = see(pupil.model, pictures([image.image for image in images]))
+        accuracy = sense_accuracy(pupil.heads, seen, _senses(images))
+        found.append(f"  {kind}: " + " ".join(f"{name} {value:.3f}" for name, value in accuracy.items()))
     if speaks:
         draw = np.random.default_rng(24)
-        for name, lessons in (
-            ("telling", [teacher.telling(shot, held[0], draw) for shot in held]),
-            ("owning", [teacher.owning(shot, (0, 1, 2), 1, draw) for shot in held if shot.crops]),
-        ):
+        telling = [teacher.telling(shot, held[0], draw) for shot in held]
+        owning = [teacher.owning(shot, (0, 1, 2), 1, draw) for shot in held if shot.crops]
+        for kind, lessons in (("telling", telling), ("owning", owning)):
             batch = Batch.of(lessons)
-            loss, right = said_loss(model, batch, _Sight(model).at_rest(batch.images))
-            found.append(f"  {name}: loss {float(loss):.4f} right {float(right.float().mean()):.4f}")
+            loss, right = said_loss(pupil.model, batch, _Sight(pupil.model).at_rest(batch.images))
+            found.append(f"  {kind}: loss {float(loss):.4f} right {float(right.float().mean()):.4f}")
     return "\n".join(found)

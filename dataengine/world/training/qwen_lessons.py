@@ -437,5 +437,3 @@ def _mistaken(person: Dressed, draw: np.random.Generator) -> Dressed:
     free = [kind for kind in ACCESSORIES if kind not in {item.kind for item in person.accessories}]
     added = Worn(kind=free[int(draw.integers(len(free)))], colour=colour)
     return person.model_copy(update={"accessories": (*person.accessories, added)[-2:]})
-
-
