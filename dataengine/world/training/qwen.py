@@ -41,12 +41,12 @@ from dataengine.world.training.qwen_network import pictures, read, see
 from dataengine.world.training.qwen_words import HIDDEN, Model, build, export
 from dataengine.world.training.qwen_words import SEEING as EYE
 
-STEPS = 5000
-SEEING, SPEAKING = 0.45, 0.75
+STEPS = 5600
+SEEING, SPEAKING = 0.768, 0.875
 """Shares of the steps after which the second and the third part begin."""
 POOL = 2500
 """Shots to learn from; later steps see them again."""
-LOOKS, WHOLE = 7, 2
+LOOKS, WHOLE = 6, 4
 """Shots of which a step of the first part sees the people, and those that it sees whole."""
 TALKS = 12
 """Shots that a step of the other parts talks about."""
@@ -178,7 +178,7 @@ class _View:
     early: Tensor
 
 
-class _Sight:
+class Sight:
     """What the tower sees of images; while it rests, each image is looked at once."""
 
     def __init__(self, model: Model) -> None:
@@ -205,15 +205,15 @@ def _senses(images: Sequence[Seen]) -> Tensor:
     return torch.from_numpy(np.concatenate([image.senses for image in images]))
 
 
-def _look(pupil: _Pupil, sight: _Sight, pool: _Pool, step: int) -> dict[str, Tensor]:
+def _look(pupil: Pupil, sight: Sight, pool: _Pool, step: int) -> dict[str, Tensor]:
     """Losses of a step of the first part. Mostly of crops, which cost little and show as many people."""
     shots = [pool[index] for index in range(step * LOOKS, (step + 1) * LOOKS)]
     whole = [shot.still if (step + step * LOOKS // POOL) % 2 else shot.frame for shot in shots[:WHOLE]]
-    return _sensed(pupil, sight.awake([*whole, *(image for shot in shots for image in shot.crops)]), 1.0)
+    return sensed_losses(pupil, sight.awake([*whole, *(image for shot in shots for image in shot.crops)]), 1.0)
 
 
 def _talk(
-    pupil: _Pupil, sight: _Sight, teacher: Teacher, pool: _Pool, step: int, seed: int, resting: bool
+    pupil: Pupil, sight: Sight, teacher: Teacher, pool: _Pool, step: int, seed: int, resting: bool
 ) -> dict[str, Tensor]:
     """Losses of a step of the other parts: captions and what they name, or owners. Short lessons apart from long."""
     draw = np.random.default_rng((23, seed, step))
@@ -234,13 +234,13 @@ def _talk(
         tokens = sight.at_rest(images)
     else:
         view = sight.awake(images)
-        tokens, losses = view.tokens, _sensed(pupil, view, KEPT)
+        tokens, losses = view.tokens, sensed_losses(pupil, view, KEPT)
     parts = tokens.split([sum(len(image.senses) for image in batch.images) for batch in batches])
     said = [said_loss(pupil.model, batch, part)[0] for batch, part in zip(batches, parts, strict=True)]
     return losses | {"telling" if telling else "owning": torch.stack(said).mean()}
 
 
-def _sensed(pupil: _Pupil, view: _View, weight: float) -> dict[str, Tensor]:
+def sensed_losses(pupil: Pupil, view: _View, weight: float) -> dict[str, Tensor]:
     senses = sense_loss(pupil.heads, view.once, _senses(view.different))
     return {"senses": weight * senses, "parts": weight * part_loss(pupil.early, view.early, view.different)}
 
@@ -276,9 +276,9 @@ def train(
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     processor, model = build(seed)
-    pupil = _Pupil(model, nn.Linear(HIDDEN, sum(SENSES.values())), nn.Linear(EYE, PARTS + sum(_TINTED)))
+    pupil = Pupil.of(model)
     first, curve, spent = pupil.restore(resume / _STATE) if resume is not None else (0, [], 0.0)
-    teacher, sight, optimiser = Teacher(processor), _Sight(model), _Optimiser(pupil)
+    teacher, sight, optimiser = Teacher(processor), Sight(model), Optimiser(pupil)
     held = [material(HELD_OUT, index) for index in range(CHECKED)]
     exported, smooth = time.monotonic(), dict[str, float]()
     with _Pool(TRAINING, POOL) as pool:
@@ -328,12 +328,16 @@ def _minutes(spent: float) -> float:
 
 
 @dataclass(frozen=True)
-class _Pupil:
+class Pupil:
     """The model and the heads that it loses at export."""
 
     model: Model
     heads: nn.Linear
     early: nn.Linear
+
+    @classmethod
+    def of(cls, model: Model) -> Pupil:
+        return cls(model, nn.Linear(HIDDEN, sum(SENSES.values())), nn.Linear(EYE, PARTS + sum(_TINTED)))
 
     def keep(self, file: Path, step: int, curve: Sequence[Point], spent: float) -> None:
         parts = {name: part.state_dict() for name, part in vars(self).items()}
@@ -348,10 +352,10 @@ class _Pupil:
         return int(state["step"]), curve, float(state["spent"])
 
 
-class _Optimiser:
+class Optimiser:
     """Muon for the matrices inside, AdamW for the rest; `tower` and `words` have rates of their own."""
 
-    def __init__(self, pupil: _Pupil) -> None:
+    def __init__(self, pupil: Pupil) -> None:
         tower: Any = pupil.model.model.visual
         reader: Any = pupil.model.model.language_model
         inside = {
@@ -380,7 +384,7 @@ class _Optimiser:
     def step(self, loss: Tensor, rates: Mapping[str, float]) -> None:
         for parameter in self._all:
             parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_([p for p in self._all if p.grad is not None], 1.0)
         for name, muon in self._muon.items():
             muon.param_groups[0]["lr"] = MUON * rates[name]
@@ -391,7 +395,7 @@ class _Optimiser:
 
 
 @torch.no_grad()
-def _checked(pupil: _Pupil, teacher: Teacher, held: Sequence[Material], speaks: bool) -> str:
+def _checked(pupil: Pupil, teacher: Teacher, held: Sequence[Material], speaks: bool) -> str:
     """How it does on held-out shots, in words for whoever watches."""
     frames, crops = [shot.frame for shot in held], [image for shot in held for image in shot.crops]
     found = []
@@ -405,6 +409,6 @@ def _checked(pupil: _Pupil, teacher: Teacher, held: Sequence[Material], speaks: 
         owning = [teacher.owning(shot, (0, 1, 2), 1, draw) for shot in held if shot.crops]
         for kind, lessons in (("telling", telling), ("owning", owning)):
             batch = Batch.of(lessons)
-            loss, right = said_loss(pupil.model, batch, _Sight(pupil.model).at_rest(batch.images))
+            loss, right = said_loss(pupil.model, batch, Sight(pupil.model).at_rest(batch.images))
             found.append(f"  {kind}: loss {float(loss):.4f} right {float(right.float().mean()):.4f}")
     return "\n".join(found)

@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from dataengine.config import QwenSettings, VllmSettings
 from dataengine.models.interfaces import Scene
 from dataengine.models.qwen_annotator import QwenAnnotator
+from dataengine.models.qwen_transformers import TransformersQwen
 from dataengine.models.qwen_vllm import VllmQwen
-from dataengine.records import STILL_POSITIONS, Caption, People, Person
+from dataengine.records import STILL_POSITIONS, Caption, People, Person, Sighting
 from dataengine.stage import BadInput
 from dataengine.world import drawing
 from dataengine.world.script import Shot, script
@@ -34,10 +36,19 @@ class Case:
     position: dict[int, int]
 
 
-def settings(folder: Path) -> QwenSettings:
+def settings(folder: Path, backend: Literal["vllm", "transformers"] = "vllm") -> QwenSettings:
     """What the tiny checkpoint is run with: one frame for the caption, three stills and crops for owners."""
     vllm = VllmSettings(max_model_len=2048, max_num_seqs=16, eager=True)
-    return QwenSettings(weights=str(folder), frames=1, rounds=2, max_tokens=384, temperature=0.0, vllm=vllm)
+    return QwenSettings(
+        weights=str(folder),
+        backend=backend,
+        frames=1,
+        rounds=2,
+        max_tokens=384,
+        temperature=0.0,
+        device="cpu",
+        vllm=vllm,
+    )
 
 
 def case(index: int, given: bool = False) -> Case:
@@ -48,7 +59,7 @@ def case(index: int, given: bool = False) -> Case:
     shot = made.shots[at]
     numbers = [moment(made, at, share) for share in STILL_POSITIONS]
     stills = tuple(coded(made, number, draw) for number in numbers)
-    sightings = {}
+    sightings: dict[int, list[Sighting]] = {}
     for still, number in enumerate(numbers):
         people, positions = found(drawing.labels(made, number), shot, draw, missing=False)
         for person in people:
@@ -63,27 +74,36 @@ def case(index: int, given: bool = False) -> Case:
     )
 
 
-def held_out(folder: Path, scenes: int = SCENES) -> tuple[Figure, ...]:
+def held_out(
+    folder: Path, scenes: int = SCENES, backend: Literal["vllm", "transformers"] = "vllm"
+) -> tuple[Figure, ...]:
     """Figures of the checkpoint in `folder`. Raises what the model raises."""
-    chosen = settings(folder)
-    annotator = QwenAnnotator(VllmQwen(chosen), chosen)
+    chosen = settings(folder, backend)
+    annotator = QwenAnnotator(VllmQwen(chosen) if backend == "vllm" else TransformersQwen(chosen), chosen)
     annotator.load()
-    figures: list[Figure] = []
-    written = [case(index) for index in range(scenes)]
-    answers = annotator.annotate([one.scene for one in written])
-    figures.append(_valid("captions", answers))
-    figures += _scored(
-        "attributes in captions", [(c, a, _in_captions(c, a)) for c, a in _good(written, answers)], written
-    )
-    figures += _scored("who wears what", [(c, a, _tied(c, a)) for c, a in _good(written, answers)], written)
-    given = [case(index, given=True) for index in range(scenes)]
-    answers = annotator.annotate([one.scene for one in given])
-    figures.append(_valid("given captions", answers))
-    named = [_named(c, a) for c, a in _good(given, answers)]
-    figures.append(Figure(name="entities of given captions exact", value=float(np.mean(named)), of=len(named)))
-    owned = [right for c, a in _good(given, answers) for right in _owned(c, a)]
-    figures.append(Figure(name="owners of given captions' phrases", value=float(np.mean(owned)), of=len(owned)))
-    return tuple(figures)
+    written, given = [case(index) for index in range(scenes)], [case(index, given=True) for index in range(scenes)]
+    answers = annotator.annotate([one.scene for one in (*written, *given)])
+    return (*_figures(written, answers[:scenes]), *_figures_given(given, answers[scenes:]))
+
+
+def _figures(cases: Sequence[Case], answers: Sequence[Caption | BadInput]) -> list[Figure]:
+    good = _good(cases, answers)
+    return [
+        _valid("captions", answers),
+        *_scored("attributes in captions", [(c, _in_captions(c, a)) for c, a in good], cases),
+        *_scored("who wears what", [(c, _tied(c, a)) for c, a in good], cases),
+    ]
+
+
+def _figures_given(cases: Sequence[Case], answers: Sequence[Caption | BadInput]) -> list[Figure]:
+    good = _good(cases, answers)
+    named = [_named(c, a) for c, a in good]
+    owned = [right for c, a in good for right in _owned(c, a)]
+    return [
+        _valid("given captions", answers),
+        _share("entities of given captions exact", named),
+        _share("owners of given captions' phrases", owned),
+    ]
 
 
 def _good(cases: Sequence[Case], answers: Sequence[Caption | BadInput]) -> list[tuple[Case, Caption]]:
@@ -91,9 +111,11 @@ def _good(cases: Sequence[Case], answers: Sequence[Caption | BadInput]) -> list[
 
 
 def _valid(name: str, answers: Sequence[Caption | BadInput]) -> Figure:
-    return Figure(
-        name=f"usable {name}", value=float(np.mean([isinstance(a, Caption) for a in answers])), of=len(answers)
-    )
+    return _share(f"usable {name}", [isinstance(answer, Caption) for answer in answers])
+
+
+def _share(name: str, rights: Sequence[bool]) -> Figure:
+    return Figure(name=name, value=round(sum(rights) / max(1, len(rights)), 4), of=len(rights))
 
 
 def _in_captions(one: Case, answer: Caption) -> tuple[int, int]:
@@ -137,19 +159,18 @@ def _named(one: Case, answer: Caption) -> bool:
     return people == found and told.objects == answer.objects and told.background == answer.background
 
 
-def _scored(name: str, scores: Sequence[tuple[Case, Caption, tuple[int, int]]], cases: Sequence[Case]) -> list[Figure]:
+def _scored(name: str, scores: Sequence[tuple[Case, tuple[int, int]]], cases: Sequence[Case]) -> list[Figure]:
     """F1 over all and by the number of people; true is what the usual caption names."""
     right, said, true = Counter[int](), Counter[int](), Counter[int]()
     for one in cases:
-        count = sum(len(person.attributes) for person in usual(one.shot).people)
         for key in (0, len(one.shot.actors)):
-            true[key] += count
-    for one, _, (r, s) in scores:
+            true[key] += sum(len(person.attributes) for person in usual(one.shot).people)
+    for one, (good, every) in scores:
         for key in (0, len(one.shot.actors)):
-            right[key] += r
-            said[key] += s
-    labels = {0: "", 1: ", 1 person", 2: ", 2 people", 3: ", 3 people"}
+            right[key] += good
+            said[key] += every
+    of = {0: "", 1: ", 1 person", 2: ", 2 people", 3: ", 3 people"}
     return [
-        Figure(name=f"{name}, F1{labels[key]}", value=2 * right[key] / (said[key] + true[key]), of=true[key])
+        Figure(name=f"{name}, F1{of[key]}", value=round(2 * right[key] / (said[key] + true[key]), 4), of=true[key])
         for key in sorted(true)
     ]

@@ -159,7 +159,7 @@ def material(seed: int, index: int) -> Material:
     boxed, *cut = (part for part in parts if not isinstance(part, str))
     number_of = {positions[person]: number for person, number in numbers.items()}
     still = Seen(_shown(boxed), sensed(labels, shot, number_of), *parts_in(labels, shot), (index, "still"))
-    crops = []
+    crops: list[Seen] = []
     for person, image in zip(sorted(people, key=lambda p: numbers[p.index]), cut, strict=True):
         shown = _shown(image)
         part = np.asarray(
@@ -288,12 +288,12 @@ def sensed(labels: Labels, shot: Shot, numbers: Mapping[int, int] | None = {}) -
     most[shares[1:].max(axis=0) < _COVERS] = 0
     for position, actor in enumerate(shot.actors):
         who, here = actor.person, most == 1 + position
-        worn = {item.kind: 1 + _COLOURS.index(item.colour) for item in who.accessories}
-        facts = {
+        worn: dict[str, int] = {item.kind: 1 + _COLOURS.index(item.colour) for item in who.accessories}
+        facts: dict[str, int] = {
             "noun": ("man", "woman").index(who.identity.noun),
             "hair": _HAIRS.index(who.identity.hair),
             "hair colour": list(HAIR_COLOURS).index(who.identity.hair_colour),
-            "garment": list(GARMENTS).index(who.top.kind),
+            "garment": list[str](GARMENTS).index(who.top.kind),
             "colour": _COLOURS.index(who.top.colour),
             "pattern": int(who.top.pattern == "striped"),
             **{kind: worn.get(kind, 0) for kind in ACCESSORIES},

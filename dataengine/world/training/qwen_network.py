@@ -72,7 +72,7 @@ def pictures(images: Sequence[Image]) -> Pictures:
 
 def _patches(image: Image) -> NDArray[np.float32]:
     height, width = image.shape[0] // MERGED, image.shape[1] // MERGED
-    scaled = (image.astype(np.float32) / 255 - _MEAN) / _STD
+    scaled: NDArray[np.float32] = (image.astype(np.float32) / np.float32(255) - _MEAN) / _STD
     cut = scaled.reshape(height, 2, PATCH, width, 2, PATCH, 3).transpose(0, 3, 1, 4, 6, 2, 5)
     return np.ascontiguousarray(cut).reshape(-1, 3 * PATCH**2)
 
@@ -80,10 +80,10 @@ def _patches(image: Image) -> NDArray[np.float32]:
 def _turns(height: int, width: int) -> NDArray[np.float32]:
     """Angles of every patch by its row and its column."""
     quarter = SEEING // SEEING_HEADS // 4
-    frequency = 1 / 10000 ** (np.arange(quarter, dtype=np.float32) / quarter)
+    frequency = np.float32(1 / 10000 ** (np.arange(quarter) / quarter))
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     angles = [_in_fours(axis).astype(np.float32)[:, None] * frequency for axis in (rows, columns)]
-    return np.concatenate(angles, axis=1).astype(np.float32)
+    return np.asarray(np.concatenate(angles, axis=1), np.float32)
 
 
 def _in_fours(grid: NDArray[Any]) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from string import Template
+from typing import TypeAlias
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -29,8 +30,8 @@ from dataengine.models.prompts import Prompts
 from dataengine.world.script import script
 from dataengine.world.training.examples import TRAINING
 
-Model = Qwen2_5_VLForConditionalGeneration
-Processor = Qwen2_5_VLProcessor
+Model: TypeAlias = Qwen2_5_VLForConditionalGeneration
+Processor: TypeAlias = Qwen2_5_VLProcessor
 
 HIDDEN, LAYERS, HEADS, KEY_HEADS, INNER = 128, 4, 4, 2, 384
 SEEING, SEEING_LAYERS, SEEING_HEADS, SEEING_INNER = 128, 4, 4, 256
