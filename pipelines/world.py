@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,13 @@ import typer
 from pipelines.terminal import HELP, console, explained
 
 world_app = typer.Typer(help="A procedural world with known truth: who is seen, wearing what, where.", **HELP)  # type: ignore[arg-type]
+
+
+class Network(StrEnum):
+    QWEN = "qwen2_5_vl"
+    GROUNDING_DINO = "grounding_dino"
+    SAM = "sam"
+    CENTERFACE = "centerface"
 
 
 @world_app.callback()
@@ -35,6 +43,33 @@ def make(
         made = make_world(output, clips, seed, workers or os.cpu_count() or 1)
     shots, frames = sum(len(truth.shots) for truth in made), sum(truth.frames for truth in made)
     console.print(f"{len(made)} videos, {shots} shots, {frames} frames in {output}", highlight=False, soft_wrap=True)
+
+
+@world_app.command()
+def train(
+    network: Annotated[Network, typer.Argument(help="Which checkpoint to train.")],
+    output: Annotated[Path | None, typer.Option(help="Folder to write it to (default: the checkpoint's own).")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Fewer steps, to try it (default: all).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and examples.")] = 0,
+) -> None:
+    """Train a small checkpoint of a real architecture on the world, from scratch, on one CPU thread.
+
+    **Example**: `dataengine world train sam --output /tmp/sam --steps 100`
+    """
+    import torch
+
+    from dataengine.world.training import CHECKPOINTS, trainer
+    from dataengine.world.training.card import write_card
+
+    torch.set_num_threads(1)  # the matrices are small: another thread is better used by another training
+    folder = output or CHECKPOINTS / network
+    with explained():
+        log = trainer(network)(folder, steps=steps, seed=seed, say=lambda text: console.print(text, highlight=False))
+    if output is None:
+        write_card(CHECKPOINTS)
+    for figure in log.held_out:
+        console.print(f"{figure.name}: {figure.value:.3f} (of {figure.of})", highlight=False)
+    console.print(f"{folder}: {log.bytes / 1e6:.1f} MB after {log.cpu_minutes:.0f} CPU minutes", highlight=False)
 
 
 @world_app.command()

@@ -114,8 +114,7 @@ class GroundingDino:
         window = crop_around(query.owner.body, self._settings.margin, query.image)
         if window.area == 0:
             return None
-        aspect = 2 ** (round(ASPECTS_PER_OCTAVE * math.log2(window.width / window.height)) / ASPECTS_PER_OCTAVE)
-        size = self._loaded.seen_size(1000 / aspect, 1000)
+        size = self._loaded.seen_size(1000 / nearest_aspect(window), 1000)
         return Look(query.image, window, query.phrase, size)
 
     def _whole(self, image: Image, phrase: str) -> Look:
@@ -157,6 +156,11 @@ def crop_around(body: Box, margin: float, image: Image) -> Box:
     if grown.area == 0:
         return Box(0, 0, 0, 0)
     return Box(math.floor(grown.x0), math.floor(grown.y0), math.ceil(grown.x1), math.ceil(grown.y1))
+
+
+def nearest_aspect(window: Box) -> float:
+    """Width to height at which the network sees a crop."""
+    return float(2 ** (round(ASPECTS_PER_OCTAVE * math.log2(window.width / window.height)) / ASPECTS_PER_OCTAVE))
 
 
 def distinct(regions: Sequence[Region]) -> list[Region]:

@@ -28,6 +28,7 @@ from dataengine.world.figure import (
 )
 from dataengine.world.script import Actor, Script, Shot
 from dataengine.world.things import draw_object, draw_place, paint_object
+from dataengine.world.wording import attributes
 
 Image = NDArray[np.uint8]
 
@@ -76,6 +77,20 @@ def truth(script: Script, number: int) -> FrameTruth | None:
     return FrameTruth(frame=number, time_s=number / script.fps, shot=shot, masks=found)
 
 
+def worn(script: Script, number: int, named: int, phrase: str) -> EntityMask | None:
+    """The visible pixels of anything that a person of a frame wears, named in the caption or not.
+
+    `named` is the person's place in the shot's caption, and the entity counts all that the person wears. None where
+    nothing of it is seen.
+    """
+    shot = script.shots[place(script, number)[0]]
+    position = shot.caption.order[named]
+    person = shot.actors[position].person
+    pixels = _is(labels(script, number), *(label(position, part) for part in _parts(person, phrase)))
+    return _mask(f"s{named}.a{attributes(person).index(phrase)}", pixels) if pixels.any() else None
+
+
+@lru_cache(maxsize=8)
 def labels(script: Script, number: int) -> Labels:
     """The part that every pixel of a frame shows, uint8 [height, width]; in a dissolve of the shot that appears."""
     shot, at = place(script, number)
@@ -108,7 +123,7 @@ def _labels(script: Script, shot: Shot, at: int) -> Labels:
 
 
 def pose(actor: Actor, time_s: float, width: int, height: int) -> Pose:
-    """Where an actor stands, in pixels of a frame of that size, `time_s` after its shot began."""
+    """How an actor stands at a time after the start of the shot, in pixels of a map of that size."""
     sway = np.sin(2 * np.pi * 0.5 * time_s + actor.phase)
     return Pose(
         x=(actor.x + actor.speed * time_s + 0.006 * sway) * width,

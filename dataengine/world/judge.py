@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from PIL import Image
 from dataengine import masks
 from dataengine.records import Box, EntityMask, Pair, Reference, Subject
 from dataengine.shards.reader import Sample
+from dataengine.spans import occurrences
+from dataengine.world import drawing
 from dataengine.world.drawing import FrameTruth
 from dataengine.world.make import ShotTruth, VideoTruth
 from dataengine.world.things import draw_place
@@ -34,6 +36,14 @@ class Score(NamedTuple):
     right: float
     said: float
     true: float
+
+
+class Thing(NamedTuple):
+    """What a caption names and a frame shows: what was found of it, and what is true; boxes in the truth's pixels."""
+
+    reference: Reference | None
+    found: Box | None
+    true: EntityMask
 
 
 class Judged(NamedTuple):
@@ -57,11 +67,12 @@ def judge(sample: Sample, truth: VideoTruth) -> Judged | None:
     shot, number = truth.shots[found[0]], found[0]
     people = {subject.index: _who(pair, subject, shot, truth) for subject in pair.subjects}
     ties = _ties(pair, people, shot)
+    things = tuple(_things(pair, people, shot, truth))
     scores = {
         "who wears what": ties,
         "spans": _spans(pair),
-        "boxes": _boxes(pair, people, shot, truth),
-        "masks": _masks(sample, people, shot, truth),
+        "boxes": _boxes(pair, things),
+        "masks": _masks(sample, things, truth),
         "identity": _identity(pair, people, shot, truth),
         "background": _background(sample, truth, number),
     }
@@ -95,14 +106,15 @@ def _who(pair: Pair, subject: Subject, shot: ShotTruth, truth: VideoTruth) -> in
 
 
 def _ties(pair: Pair, people: Mapping[int, int | None], shot: ShotTruth) -> Score:
-    """Phrases on the person who wears it. True are the phrases that the world's own caption names."""
+    """Phrases on the person who wears it. True are those that the pair's own caption names and somebody wears."""
     right = count = 0
     for subject in pair.subjects:
         who = people[subject.index]
         worn = {said(phrase) for phrase in shot.people[who].wears} if who is not None else set()
-        right += sum(said(attribute.phrase.text) in worn for attribute in subject.attributes)
+        right += len(worn & {said(attribute.phrase.text) for attribute in subject.attributes})
         count += len(subject.attributes)
-    true = sum(len(named.attributes) for named in shot.caption.people)
+    wearers = Counter(said(phrase) for person in shot.people for phrase in person.wears)
+    true = sum(min(times, len(occurrences(pair.caption, phrase))) for phrase, times in wearers.items())
     return Score(right, count, true)
 
 
@@ -124,28 +136,23 @@ def _spans(pair: Pair) -> Score:
     return Score(right, len(phrases), len(phrases))
 
 
-def _boxes(pair: Pair, people: Mapping[int, int | None], shot: ShotTruth, truth: VideoTruth) -> Score:
-    """True boxes that a reference has: of all that the pair names and that is seen well enough."""
-    right = count = 0
-    for reference, entity in _things(pair, people, shot):
-        true = _true(pair, reference, entity, truth)
-        if true is not None and masks.area(true.mask) >= VISIBLE:
-            count += 1
-            right += iou(true.box, _scaled(reference.box, pair, truth)) >= SAME_THING
-    return Score(right, count, count)
+def _boxes(pair: Pair, things: Sequence[Thing]) -> Score:
+    """True boxes that a reference has: of all that the caption names and that is seen well enough."""
+    seen = [thing for thing in things if masks.area(thing.true.mask) >= VISIBLE]
+    right = sum(t.found is not None and iou(t.true.box, t.found) >= SAME_THING for t in seen)
+    return Score(right, len(seen), len(seen))
 
 
-def _masks(sample: Sample, people: Mapping[int, int | None], shot: ShotTruth, truth: VideoTruth) -> Score:
-    """Mean IoU with the true mask, of the same references."""
+def _masks(sample: Sample, things: Sequence[Thing], truth: VideoTruth) -> Score:
+    """Mean IoU with the true mask, of those that have a reference."""
     total, count = 0.0, 0
-    for reference, entity in _things(sample.pair, people, shot):
-        true = _true(sample.pair, reference, entity, truth)
-        pixels = sample.mask(reference) if reference.origin is None else None
-        if true is None or pixels is None or masks.area(true.mask) < VISIBLE:
+    for thing in things:
+        pixels = sample.mask(thing.reference) if thing.reference is not None else None
+        if pixels is None or masks.area(thing.true.mask) < VISIBLE:
             continue
         size = (truth.width, truth.height)
         mask = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))
-        drawn = masks.decode(true.mask)
+        drawn = masks.decode(thing.true.mask)
         total += (mask & drawn).sum() / max(1, (mask | drawn).sum())
         count += 1
     return Score(total, count, count)
@@ -191,25 +198,39 @@ def _differs(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.boo
     return np.abs(one.astype(np.int16) - other).max(axis=2) > LEFT_OVER
 
 
-def _things(pair: Pair, people: Mapping[int, int | None], shot: ShotTruth) -> Iterator[tuple[Reference, str]]:
-    """References to what the world's caption names too, each with the entity that it has there."""
+def _things(pair: Pair, people: Mapping[int, int | None], shot: ShotTruth, truth: VideoTruth) -> Iterator[Thing]:
+    """All that the pair's caption names of its subjects and objects, where it is seen.
+
+    What has no reference is looked for where its subject's face was cut, an object where the first subject's was. Of
+    what more people wear than the caption says, nobody without a reference is meant for sure.
+    """
+    wearers = Counter(said(phrase) for person in shot.people for phrase in person.wears)
     for subject in pair.subjects:
         who = people[subject.index]
-        if who is None:
-            continue
-        named = [said(phrase.text) for phrase in shot.caption.people[who].attributes]
-        for attribute in subject.attributes:
-            if said(attribute.phrase.text) in named:
-                yield attribute, f"s{who}.a{named.index(said(attribute.phrase.text))}"
-    objects = [said(phrase) for phrase in shot.objects]
-    for reference in pair.objects:
-        if said(reference.phrase.text) in objects:
-            yield reference, f"o{objects.index(said(reference.phrase.text))}"
+        references = {said(attribute.phrase.text): attribute for attribute in subject.attributes}
+        for phrase in shot.people[who].wears if who is not None else ():
+            reference = references.get(said(phrase))
+            if reference is not None or len(occurrences(pair.caption, phrase)) >= wearers[said(phrase)]:
+                number = _number(pair, reference or subject.face, truth)
+                true = drawing.worn(truth.script, number, who or 0, phrase) if number is not None else None
+                yield from _thing(pair, reference, true, truth)
+    found = {said(reference.phrase.text): reference for reference in pair.objects}
+    for index, phrase in enumerate(shot.objects):
+        if shot.objects.count(phrase) == len(occurrences(pair.caption, phrase)) == 1:
+            reference = found.get(said(phrase))
+            seen = _frame(pair, reference or pair.subjects[0].face, truth)
+            yield from _thing(pair, reference, _mask_of(seen, f"o{index}") if seen else None, truth)
 
 
-def _true(pair: Pair, reference: Reference, entity: str, truth: VideoTruth) -> EntityMask | None:
+def _thing(pair: Pair, reference: Reference | None, true: EntityMask | None, truth: VideoTruth) -> Iterator[Thing]:
+    if true is not None and (reference is None or reference.origin is None):
+        yield Thing(reference, _scaled(reference.box, pair, truth) if reference else None, true)
+
+
+def _number(pair: Pair, reference: Reference, truth: VideoTruth) -> int | None:
+    """The frame where a reference was cut; None for one from another clip, and in dissolves."""
     seen = _frame(pair, reference, truth)
-    return None if seen is None else _mask_of(seen, entity)
+    return None if seen is None else seen.frame
 
 
 def _frame(pair: Pair, reference: Reference, truth: VideoTruth) -> FrameTruth | None:

@@ -179,6 +179,28 @@ def test_a_swap_is_wrong_for_both(evaluated) -> None:
     assert figures(found)["identity"] < 1
 
 
+def test_what_is_not_tied_though_the_caption_names_it_is_missed(evaluated) -> None:
+    def without_first(pair: Pair) -> Pair:
+        subjects = tuple(s.model_copy(update={"attributes": s.attributes[1:]}) for s in pair.subjects)
+        return pair.model_copy(update={"subjects": subjects})
+
+    found = evaluated(without_first)
+    values = figures(found)
+    assert values["who wears what"] < 0.85 and values["boxes"] < 0.85
+    assert values["masks"] > 0.99 and found.wrong == 0
+
+
+def test_a_phrase_on_one_of_two_wearers_twice_is_right_once(evaluated) -> None:
+    def doubled(pair: Pair) -> Pair:
+        first = pair.subjects[0]
+        twice = first.model_copy(update={"attributes": (first.attributes[0], first.attributes[0])})
+        return pair.model_copy(update={"subjects": (twice, *pair.subjects[1:])})
+
+    found = evaluated(doubled)
+    assert figures(found)["who wears what"] < figures(evaluated())["who wears what"]
+    assert found.wrong > 0
+
+
 def test_masks_that_lie_beside_cost_masks_alone(evaluated) -> None:
     def shift(mask: EntityMask) -> EntityMask:
         if mask.entity.endswith((".face", ".body")):

@@ -1,1 +1,29 @@
 """Trains the tiny checkpoints of the world, one module a network: `dataengine world train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from dataengine.world.training.log import TrainingLog
+
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+"""The committed ones, a folder a network."""
+_MODULES = {"qwen2_5_vl": "qwen", "grounding_dino": "grounding_dino", "sam": "sam", "centerface": "centerface"}
+
+
+class Trainer(Protocol):
+    """Writes a checkpoint and its `training.json` into `output`; `steps` None is the whole training."""
+
+    def __call__(
+        self, output: Path, *, steps: int | None = None, seed: int = 0, say: Callable[[str], None] = print
+    ) -> TrainingLog: ...
+
+
+def trainer(network: str) -> Trainer:
+    """The training of a network, imported when it is asked for. Raises `KeyError` for a name that is none."""
+    module = import_module(f"dataengine.world.training.{_MODULES[network]}")
+    found: Trainer = module.train
+    return found
