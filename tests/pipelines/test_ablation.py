@@ -18,34 +18,24 @@ SIZE = replace(SIZES["small"], pairs=8, held_out=4, dim=32, layers=2, batch=2, b
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_every_variant_is_trained_read_and_shown(tmp_path: Path) -> None:
+def test_every_variant_is_trained_read_and_shown_and_seeds_can_be_added(tmp_path: Path) -> None:
     told: list[str] = []
-    found = Experiment(tmp_path, "tiny", SIZE, range(2), told.append).run()
+    one = Experiment(tmp_path, "tiny", SIZE, range(1), told.append).run()
     names = [*(variant.name for variant in VARIANTS), REAL, EXCHANGED, OTHERS]
-    assert [row.name for row in found.rows] == names and found.rows[0].runs == 2
-    assert found.row(REAL).share("binding").value > 0.8 > 0.2 > found.row(EXCHANGED).share("binding").value
-    assert found.row(REAL).share("background").value > 0.9
-    assert Ablation.from_json((tmp_path / "ablation.json").read_text()) == found
+    assert [row.name for row in one.rows] == names and one.rows[0].runs == 1
+    assert one.row(REAL).share("binding").value > 0.8 > 0.2 > one.row(EXCHANGED).share("binding").value
+    assert one.row(REAL).share("background").value > 0.9
+    assert Ablation.from_json((tmp_path / "ablation.json").read_text()) == one
     with Image.open(tmp_path / "ablation.webp") as sheet:
         assert sheet.width > 8 * 200
-    assert table(found).row_count == len(names)
+    assert table(one).row_count == len(names)
 
-    pictures = tmp_path / "pictures"
-    assert len(list(pictures.glob("*/*.png"))) == 2 * len(VARIANTS) * SIZE.held_out
-    made = {path: path.stat().st_mtime_ns for path in pictures.glob("*/*.png")}
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("pictures/*/*.png")}
+    assert len(made) == len(VARIANTS) * SIZE.held_out
     told.clear()
-    again = Experiment(tmp_path, "tiny", SIZE, range(2), told.append).run()
-    assert not told and again == found, "nothing is done twice"
-    assert {path: path.stat().st_mtime_ns for path in pictures.glob("*/*.png")} == made
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_seeds_can_be_added(tmp_path: Path) -> None:
-    one = Experiment(tmp_path, "tiny", SIZE, range(1), lambda told: None).run()
-    told: list[str] = []
     two = Experiment(tmp_path, "tiny", SIZE, range(2), told.append).run()
-    assert len(told) == 2 * len(VARIANTS), "a line when trained and one when read, of the second seed's alone"
-    assert (one.rows[0].runs, two.rows[0].runs) == (1, 2)
-    pictures = [np.asarray(Image.open(path)) for path in sorted(tmp_path.glob("pictures/none-*/*.png"))]
-    assert any(not np.array_equal(pictures[i], pictures[i + SIZE.held_out]) for i in range(SIZE.held_out))
+    assert len(told) == 2 * len(VARIANTS), "a line when trained and one when read, of the second seed's runs alone"
+    assert two.rows[0].runs == 2 and all(path.stat().st_mtime_ns == time for path, time in made.items())
+    seeds = [sorted(tmp_path.glob(f"pictures/none-{seed}/*.png")) for seed in range(2)]
+    pictures = [np.stack([np.asarray(Image.open(path)) for path in paths]) for paths in seeds]
+    assert not np.array_equal(*pictures), "another seed trains another model"
