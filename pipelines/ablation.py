@@ -37,6 +37,8 @@ from pipelines.latents import encode
 
 REAL, EXCHANGED, OTHERS = "true pictures", "garments exchanged", "another pair's picture"
 """Rows that tell whether the measure works: what is best, what is worst, and chance."""
+_TOGETHER = 20
+"""Pairs that are sampled in one batch."""
 _SHOWN = 4
 """Pairs in the grid of each number of people, halved."""
 
@@ -110,10 +112,11 @@ class Experiment:
         maker = ExampleMaker(data, trained.settings.data, seed=0)
         folder = self.folder / "pictures" / name
         folder.mkdir(parents=True, exist_ok=True)
-        for index in range(len(data)):
-            example = maker.plain(index)
-            frames = generator.generate(example, trained.settings.sampling)
-            PilImage.fromarray(frames[len(frames) // 2]).save(folder / f"{example.key}.png")
+        for start in range(0, len(data), _TOGETHER):
+            examples = [maker.plain(index) for index in range(start, min(start + _TOGETHER, len(data)))]
+            clips = generator.generate_together(examples, trained.settings.sampling)
+            for example, frames in zip(examples, clips, strict=True):
+                PilImage.fromarray(frames[len(frames) // 2]).save(folder / f"{example.key}.png")
 
     def _read(self, name: str) -> list[Reading]:
         found = [read(self._picture(name, asked), asked.expected, asked.background) for asked in self.asked]
@@ -158,9 +161,7 @@ class Experiment:
             )
 
     def _grid(self) -> PilImage.Image:
-        chosen = [
-            asked for n in (2, 3) for asked in [one for one in self.asked if one.subjects == n][: _SHOWN // 2]
-        ]
+        chosen = [asked for n in (2, 3) for asked in [one for one in self.asked if one.subjects == n][: _SHOWN // 2]]
         lines = []
         for asked in chosen:
             tiles = [Tile(asked.true)]
@@ -210,7 +211,9 @@ def _told(readings: Sequence[Reading]) -> str:
 
 def table(found: Ablation) -> Table:
     """Shares with intervals, a row a variant and a row each picture that is known."""
-    shown = Table(title=f"{found.held_out} held-out pairs, seeds {', '.join(map(str, found.seeds))}", title_justify="left")
+    shown = Table(
+        title=f"{found.held_out} held-out pairs, seeds {', '.join(map(str, found.seeds))}", title_justify="left"
+    )
     shown.add_column("variant")
     measures = [share.measure for share in found.rows[0].shares]
     for measure in measures:

@@ -193,7 +193,9 @@ class Stored(Generic[R]):
                 if name not in self._rows:
                     found = file.read(columns=["id"])["id"].to_pylist()
                     self._rows[name] = {one: row for row, one in enumerate(found)}
-                values = file.read_row_group(self._rows[name][entry], columns=["record", "blobs", "failure"]).to_pylist()[0]
+                values = file.read_row_group(
+                    self._rows[name][entry], columns=["record", "blobs", "failure"]
+                ).to_pylist()[0]
             if values["failure"]:
                 raise NotStored(f"it could not be made: {json.loads(values['failure'])['message']}")
             return self.kind.unpack(values["record"], values["blobs"])

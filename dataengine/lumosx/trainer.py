@@ -406,7 +406,7 @@ def load_run_settings(run: Path) -> TrainSettings:
 
 
 def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a checkpoint with those that did not exist when it was written, as it was trained; else as they are."""
+    """A checkpoint's settings, with the defaults of those that did not exist when it was written; else as they are."""
     try:
         return TrainSettings.model_validate(settings).model_dump(mode="json")
     except ValueError:

@@ -6,8 +6,8 @@ In each part the figure is found by trying all poses that the world can draw; th
 crown come nearest to *some* subject's and the chest to *some* subject's, each on its own. So a figure with another's
 garment is found as well as one with its own, and nothing is known beforehand of who stands where.
 
-The colours that a subject should show are read off the true frame, at its true pose, by the same three places. Distances
-are those of CIELAB, where about 2 is the least that an eye sees.
+The colours that a subject should show are read off the true frame, at its true pose, by the same three places.
+Distances are those of CIELAB, where about 2 is the least that an eye sees.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataengine.world.judge import LEFT_OVER
 from dataengine.world.script import Script, Shot
 
 SAME_COLOUR = 25.0
-"""CIELAB distance up to which a place shows a colour: the nearest two garment colours of the world are 29 apart."""
+"""CIELAB distance up to which a place shows a colour: the nearest two garment colours of the world are 27 apart."""
 _FARTHEST = 60.0  # a place that shows something else altogether must not outweigh the others
 _FACE, _CROWN, _CHEST = range(3)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -93,7 +95,7 @@ def summed_up(
     rows = tuple(_row(readings) for readings in found)
     by_name = {readings.name: readings for readings in found}
     order = [by_name[variant.name] for variant in VARIANTS]
-    pairs = [*zip(order, order[1:], strict=False), *((order[0], after) for after in order[2:])]
+    pairs = [*pairwise(order), *((order[0], after) for after in order[2:])]
     binding = [next(row for row in rows if row.name == v.name).share("binding").value for v in VARIANTS]
     return Ablation(
         size=size,
@@ -136,11 +138,17 @@ def _counted(readings: Readings, measure: Measure) -> NDArray[np.float64]:
 
 def _resampled(counted: NDArray[np.float64]) -> NDArray[np.float64]:
     """The share in each resample: runs and pairs are both drawn anew, with replacement; the same draws every time."""
+    of_runs, of_pairs = _drawn(*counted.shape[:2])
+    by_run = of_pairs @ counted  # [runs, resamples, 2]
+    return _value((of_runs.T[:, :, None] * by_run).sum(axis=0))
+
+
+@lru_cache(maxsize=4)
+def _drawn(runs: int, pairs: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How often each run and each pair is in each resample, [RESAMPLES, runs] and [RESAMPLES, pairs]."""
     draw = np.random.default_rng(0)
-    runs, pairs = counted.shape[:2]
     of_runs = draw.multinomial(runs, np.full(runs, 1 / runs), size=RESAMPLES)
-    of_pairs = draw.multinomial(pairs, np.full(pairs, 1 / pairs), size=RESAMPLES)
-    return _value(np.einsum("br,bp,rpk->bk", of_runs, of_pairs, counted))
+    return of_runs, draw.multinomial(pairs, np.full(pairs, 1 / pairs), size=RESAMPLES)
 
 
 def _value(sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -51,8 +52,7 @@ from dataengine.video import encode_clip
 from dataengine.world import drawing
 from dataengine.world.figure import SCALE
 from dataengine.world.make import VideoTruth
-from dataengine.world.script import Shot
-from dataengine.world.things import draw_place
+from dataengine.world.things import Place, draw_place
 
 _QUALITY = 95
 RULES = DecideSettings(
@@ -100,7 +100,7 @@ def measured(truth: VideoTruth, number: int, frames: int | None = None) -> Measu
         ),
         segmentation=Segmentation(masks=tuple(named)),
         background=Background(
-            image=png(empty(place, truth.width, truth.height)),
+            image=_background(place.place, place.place_seed, truth.width, truth.height),
             seen_share=1.0,
             filled_share=0.0,
         ),
@@ -206,10 +206,15 @@ def _caption(truth: VideoTruth, number: int) -> Caption:
     )
 
 
-def empty(shot: Shot, width: int, height: int) -> drawing.Image:
-    """The shot's place as its frames show it: drawn larger and scaled down."""
-    place = draw_place(shot.place, width * SCALE, height * SCALE, shot.place_seed)
-    return np.asarray(cv2.resize(place, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+def empty(place: Place, seed: int, width: int, height: int) -> drawing.Image:
+    """A shot's place as its frames show it: drawn larger and scaled down."""
+    drawn = draw_place(place, width * SCALE, height * SCALE, seed)
+    return np.asarray(cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+@lru_cache(maxsize=8)  # shots often share one
+def _background(place: Place, seed: int, width: int, height: int) -> bytes:
+    return png(empty(place, seed, width, height))
 
 
 def _jpeg(image: drawing.Image) -> bytes:

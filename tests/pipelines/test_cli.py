@@ -33,6 +33,7 @@ COMMANDS = (
     "run",
     "world make",
     "world pairs",
+    "world ablate",
     "config render",
     "config schema",
 )

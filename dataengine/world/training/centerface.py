@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from dataengine.config import CenterFaceSettings
@@ -302,6 +304,33 @@ def exported(network: Network) -> onnx.ModelProto:
     height, width = (side // CELL for side in SIZE)
     maps = dict(zip(OUTPUTS, (1, 2, 2, 10), strict=True))
     return graph.model(("input", [1, 3, *SIZE]), {name: [1, count, height, width] for name, count in maps.items()})
+
+
+def restored(file: Path) -> Network:
+    """The network, in evaluation mode, of a file that `exported` made; its batch norms do nothing but shift."""
+    values = [torch.from_numpy(numpy_helper.to_array(value).copy()) for value in onnx.load(file).graph.initializer]
+    pairs = iter(list(zip(values[::2], values[1::2], strict=True))[1:])  # after the normalisation
+
+    def fill(convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
+        weight, bias = next(pairs)
+        convolution.weight, convolution.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+    def fill_layer(made: Any) -> None:
+        convolution, norm, _ = made
+        weight, bias = next(pairs)
+        convolution.weight, norm.bias = nn.Parameter(weight), nn.Parameter(bias)
+        norm.running_var.fill_(1 - norm.eps)
+
+    network = Network().eval()
+    for one in network.down:
+        fill_layer(one)
+    for up, side, mix in ((network.up8, network.side8, network.mix8), (network.up4, network.side4, network.mix4)):
+        fill(up)
+        fill(side)
+        fill_layer(mix)
+    heads = list(pairs)
+    network.heads.weight, network.heads.bias = (nn.Parameter(torch.cat(parts)) for parts in zip(*heads, strict=True))
+    return network
 
 
 def trunk(graph: Graph, given: str, network: Network) -> str:

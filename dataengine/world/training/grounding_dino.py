@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import GroundingDinoForObjectDetection
@@ -19,9 +20,10 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 from dataengine.models.grounding_dino import prompt
 from dataengine.world.training.examples import TRAINING
 from dataengine.world.training.grounding_figures import held_out
-from dataengine.world.training.grounding_loss import Targets, proposal_loss, query_loss
-from dataengine.world.training.grounding_network import LONGEST, SHORTEST, eyes, network, pretrain, processor
-from dataengine.world.training.grounding_pass import answers
+from dataengine.world.training.grounding_loss import Targets, presence_loss, proposal_loss, query_loss, word_loss
+from dataengine.world.training.grounding_network import LONGEST, SHORTEST, at_cells, eyes, network, pretrain, processor
+from dataengine.world.training.grounding_pass import Shapes, answers
+from dataengine.world.training.grounding_phrases import classifies, describes
 from dataengine.world.training.grounding_views import Pool, View, normalised
 from dataengine.world.training.log import Point, TrainingLog, write_log
 
@@ -36,6 +38,8 @@ RATE, SLOW_RATE = 1e-3, 3e-4
 """Learning rates; the slow one is of the backbone, and of where deformable attention looks."""
 WARM_UP, DECAY = 100, 0.25
 """Steps, and share of the steps, in which the learning rate rises to them and falls to nothing."""
+WORDS, PRESENCE = 2.0, 1.0
+"""Weights of `word_loss` and `presence_loss`."""
 AVERAGE = 0.998
 """Decay of the moving average of weights that is exported."""
 VIDEOS_FIRST = 250
@@ -193,10 +197,34 @@ def loss(model: Any, words: Any, views: list[View]) -> Tensor:
     found = answers(model, normalised(views), tokens)
     targets = Targets.of([torch.from_numpy(a.boxes) for a in asks], [torch.from_numpy(a.ignored) for a in asks])
     rows, columns = views[0].pixels.shape[:2]
-    total = proposal_loss(found.cells, found.boxes_at, found.shapes, (rows, columns), targets)
+    shown = torch.from_numpy(_shown(views, words, tokens["input_ids"], found.shapes))
+    total = WORDS * word_loss(found.likeness, shown)
+    total = total + proposal_loss(found.cells, found.boxes_at, found.shapes, (rows, columns), targets)
+    total = total + PRESENCE * presence_loss(found.cells, targets)
     for logits, boxes in zip(found.logits, found.boxes, strict=True):
-        total = total + query_loss(logits, boxes, targets)
+        total = total + query_loss(logits, boxes, targets) + PRESENCE * presence_loss(logits, targets)
     return total
+
+
+def _shown(views: list[View], words: Any, ids: Tensor, shapes: Shapes) -> NDArray[np.int8]:
+    """What `word_loss` wants, int8 [views, cells, phrases, tokens, heads]: the first head is for what describes, the
+    second for what classifies, and of anything else a cell may attend to the first token alone."""
+    tokens = [words.convert_ids_to_tokens(row) for row in ids.tolist()]
+    asks = [(view, ask) for view in views for ask in view.asks]
+    tables = np.zeros((len(asks), len(tokens[0]), 2, 256), np.int8)
+    tables[:, 0] = -1
+    for i, (view, ask) in enumerate(asks):
+        for j, word in enumerate(tokens[i]):
+            if word == "[PAD]":
+                tables[i, j] = -1
+                continue
+            for entity in view.entities:
+                for head, true in enumerate((describes, classifies)):
+                    if true(word, ask.term, entity.term):
+                        tables[i, j, head, list(entity.labels)] = 1
+    seen = [np.concatenate([at_cells(view.labels, shape).ravel() for shape in shapes]) for view in views]
+    per_view = tables.reshape(len(views), -1, *tables.shape[1:])
+    return np.stack([np.moveaxis(table[..., labels], -1, 0) for table, labels in zip(per_view, seen, strict=True)])
 
 
 def _pool(seed: int, step: int) -> Pool:

@@ -24,6 +24,8 @@ NEAR = 1.0
 """Cells so far from a true box's middle, in cells along each axis, answer for it."""
 SIDES = ((0.0, 0.32), (0.14, 0.6), (0.4, 2.0))
 """By feature map, the sides that it answers for: the root of a box's area as a share of the view's longer side."""
+RARE = 4.0
+"""Weight of cells of which a word is true: most things are small."""
 UNCLEAR = 0.3
 """IoU with a box of something too small to tell from which a query is neither right nor wrong."""
 
@@ -94,6 +96,33 @@ def query_loss(logits: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
     count = max(1, len(prompt))
     loss = (focal(score, right) * weight).sum() / count
     return loss + _box_loss(boxes[prompt, query], targets.boxes[prompt, box]) / count
+
+
+def presence_loss(logits: Tensor, targets: Targets) -> Tensor:
+    """Cross entropy of each prompt's best score, [prompts, cells or queries, tokens]: is it there at all?
+
+    Focal loss has little to say of scores in the middle, where a phrase with one wrong word stays.
+    """
+    there = targets.there.any(1)
+    clear = there | ~targets.unclear.any(1)
+    best = logits.flatten(1).max(1).values
+    return functional.binary_cross_entropy_with_logits(best[clear], there[clear].float())
+
+
+def word_loss(likeness: Tensor, shown: Tensor) -> Tensor:
+    """Of how cells and words meet in the fusion: a cell attends to its colour in one head, to its kind in another.
+
+    Without it, colours are learnt last: where a shirt is, is known long before whether it is red, and a score in the
+    middle is a plateau that training is slow to leave.
+
+    Args:
+        likeness: logits [...].
+        shown: int8 [...]: 1 where the word is the head's business and true of the cell, 0 where not, −1 where either
+            will do.
+    """
+    asked = shown >= 0
+    true = shown[asked].float()
+    return functional.binary_cross_entropy_with_logits(likeness[asked], true, pos_weight=likeness.new_tensor(RARE))
 
 
 def focal(logits: Tensor, right: Tensor) -> Tensor:

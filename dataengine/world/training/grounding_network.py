@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from dataengine.world.cast import ACCESSORIES, COLOURS, GARMENTS, HAIR_COLOURS
+from dataengine.world.figure import Labels
 from dataengine.world.things import THINGS
 from dataengine.world.training.grounding_phrases import STYLES, Entity
 from dataengine.world.training.grounding_views import Pool, View, normalised
@@ -136,10 +137,15 @@ def _named(answers: Tensor, views: Sequence[View]) -> Tensor:
 
 def _names(view: View, shape: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     """The right answers at the cells' middles, int64 [3, rows, columns]; −1 where a question has none."""
+    return _answers(view.entities)[:, at_cells(view.labels, shape)]
+
+
+def at_cells(labels: Labels, shape: Sequence[int]) -> Labels:
+    """The labels at the middles of a feature map's cells, [rows, columns]."""
     rows, columns = shape
-    y = ((np.arange(rows) + 0.5) * view.labels.shape[0] / rows).astype(int)
-    x = ((np.arange(columns) + 0.5) * view.labels.shape[1] / columns).astype(int)
-    return _answers(view.entities)[:, view.labels[np.ix_(y, x)]]
+    y = ((np.arange(rows) + 0.5) * labels.shape[0] / rows).astype(int)
+    x = ((np.arange(columns) + 0.5) * labels.shape[1] / columns).astype(int)
+    return labels[np.ix_(y, x)]
 
 
 def _answers(drawn: Sequence[Entity]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

@@ -28,12 +28,14 @@ class Answers:
 
     Attributes:
         shapes: rows and columns of the feature maps.
+        likeness: how cells and words meet in the fusion's heads, [views, cells, phrases, tokens, heads].
         cells: logits of every cell as a proposal, [prompts, cells, tokens].
         boxes_at: boxes of proposals, [n, 4], by prompt and cell [n].
         logits, boxes: of every layer of the decoder, [prompts, queries, tokens] and [prompts, queries, 4].
     """
 
     shapes: Shapes
+    likeness: Tensor
     cells: Tensor
     boxes_at: Callable[[Tensor, Tensor], Tensor]
     logits: list[Tensor]
@@ -63,7 +65,7 @@ def answers(network: Any, pixels: Tensor, tokens: Any) -> Answers:
     layout = {"spatial_shapes": torch.tensor(shapes), "spatial_shapes_list": shapes, "level_start_index": None}
 
     (layer,) = model.encoder.layers
-    vision, words = _fused(layer.fusion_layer, vision, words.view(views, -1, *words.shape[1:]), there)
+    vision, words, likeness = _fused(layer.fusion_layer, vision, words.view(views, -1, *words.shape[1:]), there)
     order = encode_sinusoidal_position_embedding(places[..., None], num_pos_feats=layer.d_model)
     words, _ = layer.text_enhancer_layer(hidden_states=words, attention_masks=near, position_embeddings=order)
     cells = GroundingDinoEncoder.get_reference_points(shapes, whole, pixels.device)
@@ -98,11 +100,11 @@ def answers(network: Any, pixels: Tensor, tokens: Any) -> Answers:
     for index, hidden in enumerate(found.intermediate_hidden_states.unbind(1)):
         logits.append(_likeness(hidden, words, there))
         boxes.append((network.bbox_embed[index](hidden) + torch.special.logit(before[index], eps=1e-5)).sigmoid())
-    return Answers(shapes, scores, boxes_at, logits, boxes)
+    return Answers(shapes, likeness, scores, boxes_at, logits, boxes)
 
 
-def _fused(fusion: Any, vision: Tensor, words: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels and words of every prompt, each with what it attends to of the other.
+def _fused(fusion: Any, vision: Tensor, words: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels and words of every prompt, each with what it attends to of the other; and `Answers.likeness`.
 
     Args:
         vision: [views, cells, d].
@@ -129,12 +131,12 @@ def _fused(fusion: Any, vision: Tensor, words: Tensor, there: Tensor) -> tuple[T
     values = attention.values_text_proj(words).unflatten(-1, (heads, -1))
     out = attention.out_vision_proj
     values = torch.einsum("vpthe,dhe->vphtd", values, out.weight.unflatten(1, (heads, -1))) * fusion.vision_param
-    scores = scores.unflatten(-1, (phrases, tokens, heads)).permute(0, 2, 1, 4, 3).flatten(0, 1)
-    scores = scores.masked_fill(~there[:, None, None], float("-inf")).softmax(-1).flatten(2)
+    scores = scores.unflatten(-1, (phrases, tokens, heads))
+    shares = scores.permute(0, 2, 1, 4, 3).flatten(0, 1)
+    shares = shares.masked_fill(~there[:, None, None], float("-inf")).softmax(-1).flatten(2)
     stays = (vision + fusion.vision_param * out.bias)[:, None].expand(-1, phrases, -1, -1).flatten(0, 1)
-    return torch.baddbmm(stays, scores, values.flatten(0, 1).flatten(1, 2)), (
-        words + fusion.text_param * looked
-    ).flatten(0, 1)
+    vision = torch.baddbmm(stays, shares, values.flatten(0, 1).flatten(1, 2))
+    return vision, (words + fusion.text_param * looked).flatten(0, 1), scores
 
 
 def _likeness(vision: Tensor, words: Tensor, there: Tensor) -> Tensor:

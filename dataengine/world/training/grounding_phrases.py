@@ -48,6 +48,16 @@ class Entity(NamedTuple):
     labels: tuple[int, ...]
 
 
+def describes(word: str, term: Term, seen: Term) -> bool:
+    """Whether a word of a term is its colour, pattern or style, and true of what the other describes in full."""
+    return (word == term.colour == seen.colour) or (word == term.detail == seen.detail)
+
+
+def classifies(word: str, term: Term, seen: Term) -> bool:
+    """Whether a word of a term is its kind, and true of what the other describes in full."""
+    return word in term.kind.split("-") and Term(term.kind).names(seen)
+
+
 def entities(people: Sequence[Person], things: Sequence[Object]) -> tuple[Entity, ...]:
     """All that the people and objects of a shot are and wear, seen or not."""
     found: list[Entity] = []

@@ -68,6 +68,7 @@ class Scene:
 class Ask:
     """A phrase and where it is. `ignored` are boxes of what is too small to tell."""
 
+    term: Term
     text: str
     boxes: Boxes
     ignored: Boxes
@@ -245,7 +246,7 @@ def _ask(labels: Labels, drawn: Sequence[Entity], term: Term, owner: int | None,
         pixels = _table(entity.labels)[labels]
         if (box := _box(pixels)) is not None:
             (found if pixels.sum() >= SEEN else small).append(box)
-    return Ask(wording(term, draw), _shares(found, labels), _shares(small, labels))
+    return Ask(term, wording(term, draw), _shares(found, labels), _shares(small, labels))
 
 
 def _shares(boxes: Sequence[Box], labels: Labels) -> Boxes:

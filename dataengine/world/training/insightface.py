@@ -1,6 +1,6 @@
 """Trains an InsightFace pack for drawn faces: SCRFD's outputs from CenterFace's, and identities from a recogniser.
 
-The detector is the trained CenterFace, its maps written as SCRFD's at stride 8; strides 16 and 32 find nothing. The
+The detector is the committed CenterFace, its maps written as SCRFD's at stride 8; strides 16 and 32 find nothing. The
 recogniser learns from people made up at random, so that the world's own are strangers to it, as everybody is to a
 published one.
 """
@@ -24,8 +24,8 @@ from dataengine.models.insightface_pack import InsightFace
 from dataengine.records import Box
 from dataengine.world import drawing
 from dataengine.world.cast import EYES, HAIR_COLOURS, SKINS, Hair, Identity, Noun
-from dataengine.world.training import centerface
-from dataengine.world.training.centerface import CLEAR, Network, faces, iou, layer, trained, trunk
+from dataengine.world.training import CHECKPOINTS, centerface
+from dataengine.world.training.centerface import CLEAR, Network, faces, iou, layer, restored, trunk
 from dataengine.world.training.examples import HELD_OUT, TRAINING, Example, compressed, example
 from dataengine.world.training.graph import Graph, values_of
 from dataengine.world.training.log import Figure, Point, TrainingLog, write_log
@@ -34,9 +34,9 @@ DETECTOR, RECOGNISER = "det.onnx", "rec.onnx"
 SIDE, EMBEDDING = 112, 512
 STRANGERS = 800
 """People that the recogniser learns to tell apart."""
-FRAMES = 4000
+FRAMES = 2000
 """Frames that they are seen in."""
-STEPS, FACES, RATE = 1500, 64, 2e-3
+STEPS, FACES, RATE = 600, 64, 2e-3
 SCALE, MARGIN = 24.0, 0.3
 """CosFace's (Wang et al. 2018): cosines are multiplied by the one, after the other is taken from the right one."""
 HELD_OUT_EXAMPLES = 300
@@ -106,12 +106,12 @@ def strange(seed: int, index: int, draw: np.random.Generator) -> tuple[Example, 
 
 
 def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callable[[str], None] = print) -> TrainingLog:
-    """Train both networks on one thread and write them and `training.json` into the folder."""
+    """Train the recogniser on one thread; write both networks and `training.json` into the folder."""
     steps = STEPS if steps is None else steps
     torch.set_num_threads(1)
     began = time.process_time()
     output.mkdir(parents=True, exist_ok=True)
-    detector, _ = trained(centerface.STEPS if steps == STEPS else steps, seed, say)
+    detector = restored(CHECKPOINTS / "centerface" / centerface.FILE)
     onnx.save(exported_detector(detector), output / DETECTOR)
     recogniser, curve = _learned(steps, seed, say)
     onnx.save(exported_recogniser(recogniser), output / RECOGNISER)

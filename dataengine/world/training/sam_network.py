@@ -93,7 +93,7 @@ def decode(model: Sam, embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tenso
 
 
 def _two_way(transformer: Any, keys: Tensor, where: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
-    """What `TwoWayTransformer` computes, in half the time.
+    """What `TwoWayTransformer` computes, 1.8 times as fast on a CPU.
 
     There are many patches and few tokens: projections of patches are applied to the other side of their attention, the
     tokens, instead. Biases of keys are left out, as they change no attention.

@@ -15,7 +15,7 @@ from dataengine.records import Box
 from dataengine.world.figure import Part, label
 from dataengine.world.script import HEIGHT, WIDTH
 from dataengine.world.training import CHECKPOINTS, centerface
-from dataengine.world.training.centerface import CLEAR, SIZE, Network, exported, faces, iou, targets
+from dataengine.world.training.centerface import CLEAR, SIZE, Network, exported, faces, iou, restored, targets
 from dataengine.world.training.examples import HELD_OUT, TRAINING, example
 from dataengine.world.training.log import read_log
 
@@ -77,6 +77,15 @@ def test_the_file_is_the_network(tmp_path: Path) -> None:
         expected = (maps[:, :1].sigmoid(), maps[:, 1:3], maps[:, 3:5], maps[:, 5:])
         for got, want in zip(net.forward(OUTPUTS), expected, strict=True):
             np.testing.assert_allclose(got, want.numpy(), atol=1e-4)
+
+
+def test_a_file_is_read_back_as_the_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, images = Network(), torch.rand(2, 3, 64, 96) * 255
+    network(images)
+    onnx.save(exported(network.eval()), tmp_path / "x.onnx")
+    with torch.no_grad():
+        torch.testing.assert_close(restored(tmp_path / "x.onnx")(images), network(images), atol=1e-4, rtol=1e-4)
 
 
 def test_a_few_steps_lower_the_loss_and_the_adapter_runs_what_they_leave(tmp_path: Path, monkeypatch) -> None:

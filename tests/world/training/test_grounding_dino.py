@@ -9,15 +9,23 @@ import pytest
 import torch
 
 from dataengine.config import GroundingDinoSettings
-from dataengine.models.grounding_dino import GroundingDino, crop_around, nearest_aspect
+from dataengine.models.grounding_dino import GroundingDino, crop_around, nearest_aspect, prompt
 from dataengine.records import Box
 from dataengine.world.training import CHECKPOINTS, grounding_dino
 from dataengine.world.training.examples import HELD_OUT, TRAINING, example
 from dataengine.world.training.grounding_figures import cases, held_out, judged
-from dataengine.world.training.grounding_loss import Targets, iou, proposal_loss, query_loss
-from dataengine.world.training.grounding_network import processor
-from dataengine.world.training.grounding_phrases import Term, entities, recoloured, renamed
-from dataengine.world.training.grounding_views import Scene, aspect, crop_view, frame_view, scenes
+from dataengine.world.training.grounding_loss import (
+    Targets,
+    iou,
+    presence_loss,
+    proposal_loss,
+    query_loss,
+    word_loss,
+)
+from dataengine.world.training.grounding_network import eyes, network, processor
+from dataengine.world.training.grounding_pass import answers
+from dataengine.world.training.grounding_phrases import Term, classifies, describes, entities, recoloured, renamed
+from dataengine.world.training.grounding_views import Scene, aspect, crop_view, frame_view, normalised, scenes
 from dataengine.world.training.log import read_log
 from dataengine.world.wording import attributes
 
@@ -118,10 +126,54 @@ def test_every_true_box_has_cells_that_answer_for_it() -> None:
     cells = sum(rows * columns for rows, columns in shapes)
     for side in (0.04, 0.1, 0.2, 0.4, 0.7, 0.95):
         targets = Targets.of([torch.tensor([[0.5, 0.5, side, side]])], [torch.zeros(0, 4)])
-        boxes = torch.tensor([0.5, 0.5, side, side]).expand(1, cells, 4)
+        boxes = lambda prompt, cell: torch.tensor([0.5, 0.5, side, side]).expand(len(cell), 4)  # noqa: B023, E731
         low, high = torch.full((1, cells, 2), -9.0), torch.full((1, cells, 2), 9.0)
         assert proposal_loss(low, boxes, shapes, (192, 136), targets) > 1, "missed"
         assert proposal_loss(high, boxes, shapes, (192, 136), targets) > 1, "everywhere"
+
+
+def test_a_phrase_is_there_when_its_best_score_says_so() -> None:
+    box, none = torch.tensor([[0.5, 0.5, 0.1, 0.1]]), torch.zeros(0, 4)
+    targets = Targets.of([box, none, none], [none, none, box])
+    logits = torch.full((3, 5, 2), -9.0)
+    logits[0, 3, 1] = 9
+    right = presence_loss(logits, targets)
+    assert right < 0.01
+    unclear = logits.clone()
+    unclear[2, 0, 0] = 9
+    assert presence_loss(unclear, targets) == right
+    logits[1, 4, 0] = 9
+    assert presence_loss(logits, targets) > 4
+
+
+def test_words_are_learnt_from_the_cells_that_show_them() -> None:
+    red, hat = Term("hat", "red"), Term("hat", "blue")
+    assert [describes(word, red, Term("shirt", "red")) for word in ("red", "hat")] == [True, False]
+    assert [classifies(word, red, hat) for word in ("red", "hat")] == [False, True]
+    assert not describes("red", red, hat)
+    shown = torch.tensor([1, 0, -1], dtype=torch.int8)
+    assert word_loss(torch.tensor([9.0, -9.0, -9.0]), shown) < 0.01
+    assert word_loss(torch.tensor([9.0, 9.0, 9.0]), shown) > 2
+
+
+def test_the_pass_of_training_says_what_the_library_says(drawn: list[Scene]) -> None:
+    torch.manual_seed(0)
+    model = network(eyes()).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1 and "embeddings" not in name:
+                torch.nn.init.normal_(weight, std=1.2 / weight[0].numel() ** 0.5)
+    views = [frame_view(scene, (96, 160), 2, np.random.default_rng(3)) for scene in drawn[:2]]
+    tokens = processor().tokenizer(
+        [prompt(ask.text) for view in views for ask in view.asks], padding=True, return_tensors="pt"
+    )
+    pixels = normalised(views)
+    with torch.no_grad():
+        ours, theirs = answers(model, pixels, tokens), model(pixel_values=pixels[[0, 0, 1, 1]], **tokens)
+    length = tokens["input_ids"].shape[1]
+    assert torch.allclose(ours.cells, theirs.enc_outputs_class[..., :length], atol=1e-3)
+    assert torch.allclose(ours.logits[-1], theirs.logits[..., :length], atol=1e-3)
+    assert torch.allclose(ours.boxes[-1], theirs.pred_boxes, atol=1e-4)
 
 
 def test_overlaps_are_those_of_boxes() -> None:
