@@ -41,12 +41,12 @@ from dataengine.world.training.qwen_network import pictures, read, see
 from dataengine.world.training.qwen_words import HIDDEN, Model, build, export
 from dataengine.world.training.qwen_words import SEEING as EYE
 
-STEPS = 5600
-SEEING, SPEAKING = 0.768, 0.875
+STEPS = 9000
+SEEING, SPEAKING = 0.8, 0.87
 """Shares of the steps after which the second and the third part begin."""
 POOL = 2500
 """Shots to learn from; later steps see them again."""
-LOOKS, WHOLE = 6, 4
+LOOKS, WHOLE = 6, 3
 """Shots of which a step of the first part sees the people, and those that it sees whole."""
 TALKS = 12
 """Shots that a step of the other parts talks about."""
