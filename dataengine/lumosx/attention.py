@@ -57,7 +57,7 @@ def phrase_attention(
     Args:
         q: [L, heads, head_dim] (or the video rows only) after RMSNorm, without RoPE.
         k, v: [samples, text_len, heads, head_dim].
-        ratio: r, strength of the bias.
+        ratio: r, strength of the bias; 0: all rows attend plainly.
         video_only: as in `relational_attention`.
 
     Returns:
@@ -68,7 +68,7 @@ def phrase_attention(
     for sample_q, sample_k, sample_v, rows, tables in zip(
         q.split(lengths), k.unbind(), v.unbind(), layout.samples, layout.phrases, strict=True
     ):
-        if video_only or tables is None:
+        if video_only or tables is None or ratio == 0:
             outputs.append(attend(sample_q, sample_k, sample_v))
             continue
         video_q, reference_q = sample_q.split([rows.video_end - rows.start, rows.end - rows.video_end])

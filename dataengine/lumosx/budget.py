@@ -55,6 +55,7 @@ def sample_flops(config: DiTConfig, structure: SampleStructure) -> Flops:
     """One sample's forward pass as `DiT` computes it: the last block skips reference rows after keys and values."""
     dim, frame, video, rows = config.dim, structure.frame_tokens, structure.video_tokens, structure.tokens
     groups = [segment.count * frame for segment in structure.segments]
+    references = structure.reference_tokens * rows if not config.csam else sum(length * length for length in groups)
     linear = attention = 0.0
     for block in range(config.layers):
         queries = rows if block < config.layers - 1 else video
@@ -62,7 +63,7 @@ def sample_flops(config: DiTConfig, structure: SampleStructure) -> Flops:
         linear += 2 * dim * dim * (4 * queries + 2 * rows + 2 * config.text_len) + 4 * dim * config.ffn_dim * queries
         attention += 4 * dim * (video * rows + queries * config.text_len)
         if queries == rows:
-            attention += 4 * dim * sum(length * length for length in groups)
+            attention += 4 * dim * references
     patch = config.in_channels * config.patch[0] * config.patch[1] * config.patch[2]
     linear += 2 * dim * patch * rows + 2 * dim * patch // config.in_channels * config.out_channels * video
     linear += 2 * dim * config.text_len * (config.text_dim + dim)

@@ -54,6 +54,8 @@ def model_config(settings: ModelSettings, text_dim: int, text_len: int) -> DiTCo
         **shape,
         text_dim=text_dim,
         text_len=text_len,
+        r2pe=settings.r2pe,
+        csam=settings.csam,
         mcam_ratio=settings.mcam_ratio,
         cell_map=settings.cell_map,
     )

@@ -287,8 +287,11 @@ def _check_diffusers(trained: Trained, folder: Path) -> dict[str, float]:
 
 def _write_released(trained: Trained, folder: Path, dtype: torch.dtype) -> tuple[str, ...]:
     """One safetensors file under original keys, and the model's configuration."""
+    try:
+        text = json.dumps(trained.config.to_released(), indent=1)
+    except ValueError as error:
+        raise ExportError(f"{trained.run}: {error}; --to diffusers keeps both switches") from error
     save_weights({key: tensor.to(dtype) for key, tensor in trained.weights.items()}, folder / RELEASED_FILE)
-    text = json.dumps(trained.config.to_released(), indent=1)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     return ()
 

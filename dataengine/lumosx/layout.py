@@ -38,7 +38,7 @@ class SampleRows:
 
     Attributes:
         start, video_end, end: video rows are [start, video_end), reference rows [video_end, end).
-        runs: the block-diagonal part of CSAM, covering the reference rows in order.
+        runs: the block-diagonal part of CSAM, covering the reference rows in order; none where all see all.
         references: N.
     """
 
@@ -105,6 +105,8 @@ class Layout:
         head_dim: int,
         text_len: int,
         cell_map: CellMap,
+        r2pe: bool = True,
+        csam: bool = True,
         device: torch.device | str = "cpu",
     ) -> Layout:
         """Lay out a batch. Integer metadata is made on the host and moved once; nothing waits for the device.
@@ -114,6 +116,7 @@ class Layout:
             head_dim: of the model.
             text_len: text tokens per sample after padding.
             cell_map: how a token finds its pooled cell, see `cell_of_token`.
+            r2pe, csam: as `DiTConfig` has them.
 
         Raises:
             StructureError: a phrase lies beyond `text_len`.
@@ -127,7 +130,7 @@ class Layout:
         start = 0
         cells = {grid: _cell_tables(grid, cell_map, device) for grid in {s.grid for s in structures}}
         for structure in structures:
-            samples.append(_rows(structure, start))
+            samples.append(_rows(structure, start, csam))
             start = samples[-1].end
             if structure.references:
                 coefficients = torch.tensor(structure.phrase_coefficients(text_len), dtype=torch.float32)
@@ -135,7 +138,7 @@ class Layout:
                 phrases.append(PhraseTables(pool, spread, to_device(coefficients, device)))
             else:
                 phrases.append(None)
-        rope = rope_table(torch.cat([positions(structure) for structure in structures]), head_dim, device)
+        rope = rope_table(torch.cat([positions(structure, r2pe) for structure in structures]), head_dim, device)
         return cls(tuple(structures), tuple(samples), rope, tuple(phrases), text_len)
 
 
@@ -171,10 +174,10 @@ def _cell_tables(grid: tuple[int, int], cell_map: CellMap, device: torch.device)
     return pool, spread
 
 
-def _rows(structure: SampleStructure, start: int) -> SampleRows:
+def _rows(structure: SampleStructure, start: int, csam: bool) -> SampleRows:
     video_end = start + structure.video_tokens
     runs: list[SegmentRun] = []
-    for segment in structure.segments:
+    for segment in structure.segments if csam else ():
         length = segment.count * structure.frame_tokens
         if runs and runs[-1].length == length:
             runs[-1] = SegmentRun(runs[-1].start, runs[-1].count + 1, length)

@@ -38,6 +38,8 @@ class PipelineSettings(Settings):
     step: int = Field(description="optimizer steps that were trained")
     cell_map: Literal["exact", "released"]
     mcam_ratio: float = Field(ge=0)
+    r2pe: bool = True
+    csam: bool = True
     height: int = Field(ge=16, description="pixels")
     width: int = Field(ge=16, description="pixels")
     frames: int = Field(ge=1)
@@ -55,6 +57,8 @@ class PipelineSettings(Settings):
             step=trained.step,
             cell_map=trained.config.cell_map,
             mcam_ratio=trained.config.mcam_ratio,
+            r2pe=trained.config.r2pe,
+            csam=trained.config.csam,
             height=settings.data.height,
             width=settings.data.width,
             frames=settings.data.frames,
@@ -152,6 +156,8 @@ def load_transformer(folder: Path, settings: PipelineSettings) -> DiT:
             text_len=settings.text.max_tokens,
             mcam_ratio=settings.mcam_ratio,
             cell_map=settings.cell_map,
+            r2pe=settings.r2pe,
+            csam=settings.csam,
         )
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{file}: not the configuration of a Wan transformer: {error}") from error

@@ -91,13 +91,13 @@ def attention_mask(structure: SampleStructure) -> Tensor:
     return allowed.repeat_interleave(structure.frame_tokens, 0).repeat_interleave(structure.frame_tokens, 1)
 
 
-def rotate(x: Tensor, structure: SampleStructure) -> Tensor:
-    """R2PE on x [L, heads, head_dim], in complex128."""
+def rotate(x: Tensor, structure: SampleStructure, places: Iterable[tuple[int, int, int]]) -> Tensor:
+    """RoPE on x [L, heads, head_dim], in complex128; `places` of each frame's first token."""
     h, w = structure.grid
     half = x.shape[-1] // 2
     third = half // 3
     rotations = []
-    for time, row, column in _places(structure):
+    for time, row, column in places:
         axes = [
             _rotations(time, 1, half - 2 * third, x.device).view(1, 1, -1),
             _rotations(row, h, third, x.device).view(h, 1, -1),
@@ -108,8 +108,13 @@ def rotate(x: Tensor, structure: SampleStructure) -> Tensor:
     return torch.view_as_real(pairs * torch.cat(rotations)).flatten(-2).to(x.dtype)
 
 
+def _frames(structure: SampleStructure) -> list[tuple[int, int, int]]:
+    """As Wan2.1 numbers frames: references follow the video in time."""
+    return [(time, 0, 0) for time in range(structure.frames + len(structure.references))]
+
+
 def _places(structure: SampleStructure) -> list[tuple[int, int, int]]:
-    """(time, row, column) of the first token of each frame."""
+    """R2PE: (time, row, column) of the first token of each frame."""
     places = [(frame, 0, 0) for frame in range(structure.frames)]
     next_time, members = structure.frames, Counter[int]()
     time_of_group: dict[int, int] = {}
@@ -192,9 +197,13 @@ def _block(
 
     y = _norm(x, config) * (1 + scale1) + shift1
     q, k, v = _project(weights, f"{name}self_attn.", config, y, y)
-    q, k = rotate(q, structure), rotate(k, structure)
+    places = _places(structure) if config.r2pe else _frames(structure)
+    q, k = rotate(q, structure, places), rotate(k, structure, places)
     see(f"{name}rope_q", q)
-    y = _masked(q, k, v, structure) if form == "mask" else _ranged(q, k, v, structure)
+    if not config.csam:
+        y = _attend(q, k, v)
+    else:
+        y = _masked(q, k, v, structure) if form == "mask" else _ranged(q, k, v, structure)
     y = _linear(weights, f"{name}self_attn.o", y.flatten(1))
     see(f"{name}self_attn", y)
     x = x + y * gate1

@@ -17,10 +17,10 @@ def axis_channels(head_dim: int) -> tuple[int, int, int]:
     return channels - 2 * third, third, third
 
 
-def positions(structure: SampleStructure) -> Tensor:
-    """Integer (time, row, column) of every token of a sample, [L, 3] int32 on the host."""
+def positions(structure: SampleStructure, r2pe: bool = True) -> Tensor:
+    """Integer (time, row, column) of every token of a sample, [L, 3] int32 on the host; `r2pe`: see `DiTConfig`."""
     h, w = structure.grid
-    offsets = torch.tensor(structure.frame_offsets(), dtype=torch.int32)
+    offsets = torch.tensor(structure.frame_offsets(r2pe), dtype=torch.int32)
     rows, columns = torch.meshgrid(
         torch.arange(h, dtype=torch.int32), torch.arange(w, dtype=torch.int32), indexing="ij"
     )

@@ -16,8 +16,8 @@ from torch import Tensor
 from dataengine.lumosx.augment import Image
 from dataengine.lumosx.codec import Codec
 from dataengine.lumosx.components import best_device, open_codec, open_text
-from dataengine.lumosx.data import BatchEncoder, Example, ExampleMaker
-from dataengine.lumosx.generate import generate_clip
+from dataengine.lumosx.data import Batch, BatchEncoder, Example, ExampleMaker
+from dataengine.lumosx.generate import generate_clip, generate_clips
 from dataengine.lumosx.settings import SamplingSettings
 from dataengine.lumosx.text import TextEncoder
 from dataengine.lumosx.trained import Trained, read_trained
@@ -91,10 +91,26 @@ class ClipGenerator:
         Raises:
             SampleError: a phrase of the example has no text token.
         """
-        batch, refused = self.encoder.encode([example])
-        if refused:
-            raise SampleError(f"{example.key}: {refused[0].reason}")
+        batch = self._encoded([example])
         return generate_clip(self.model, self.codec, self.text, batch, settings, bf16=self.bf16, on_step=on_step)
+
+    def generate_together(self, examples: Sequence[Example], settings: SamplingSettings) -> Image:
+        """Videos of examples of one size in one batch; each is what `generate` makes of it, to rounding.
+
+        Returns:
+            uint8 [B, F, H, W, 3].
+
+        Raises:
+            SampleError: a phrase of an example has no text token.
+        """
+        batch = self._encoded(examples)
+        return generate_clips(self.model, self.codec, self.text, batch, settings, bf16=self.bf16)
+
+    def _encoded(self, examples: Sequence[Example]) -> Batch:
+        batch, refused = self.encoder.encode(examples)
+        if refused:
+            raise SampleError(f"{refused[0].key}: {refused[0].reason}")
+        return batch
 
 
 def sample_pair(

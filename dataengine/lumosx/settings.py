@@ -20,6 +20,8 @@ class ModelSettings(Settings):
     ffn_dim: int | None = Field(None, ge=1)
     heads: int | None = Field(None, ge=1)
     layers: int | None = Field(None, ge=1)
+    r2pe: bool = Field(True, description="a subject's references share a time index; false: one each, as in Wan2.1")
+    csam: bool = Field(True, description="references see their own group alone; false: all see all")
     mcam_ratio: float = Field(0.5, ge=0, description="r of MCAM's bias; 0 turns the binding of phrases off")
     cell_map: Literal["exact", "released"] = Field("exact", description="released: for published LumosX weights")
     checkpointing: Literal["none", "full", "keep_attention"] = "none"

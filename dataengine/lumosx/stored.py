@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Generic, Self, TypeVar
 
@@ -126,7 +126,8 @@ R = TypeVar("R", bound=StoredTensor)
 class Stored(Generic[R]):
     """The entries of one fingerprint: ids sorted, and the place in `parts` of the file that has each.
 
-    Small to send to loader processes: 28 bytes an entry. Nothing is held open between reads.
+    Small to send to loader processes: 28 bytes an entry. Nothing is held open between reads; which row of its part an
+    entry is, is remembered.
     """
 
     store: Store
@@ -134,6 +135,7 @@ class Stored(Generic[R]):
     parts: tuple[str, ...]
     ids: NDArray[np.bytes_]
     part: NDArray[np.int32]
+    _rows: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, store: Store, what: str, parameters: Mapping[str, Any], kind: type[R]) -> Self:
@@ -188,8 +190,12 @@ class Stored(Generic[R]):
         try:
             with self.store.open_input(name) as stream:
                 file = pq.ParquetFile(stream)
-                row = file.read(columns=["id"])["id"].to_pylist().index(entry)
-                values = file.read_row_group(row, columns=["record", "blobs", "failure"]).to_pylist()[0]
+                if name not in self._rows:
+                    found = file.read(columns=["id"])["id"].to_pylist()
+                    self._rows[name] = {one: row for row, one in enumerate(found)}
+                values = file.read_row_group(
+                    self._rows[name][entry], columns=["record", "blobs", "failure"]
+                ).to_pylist()[0]
             if values["failure"]:
                 raise NotStored(f"it could not be made: {json.loads(values['failure'])['message']}")
             return self.kind.unpack(values["record"], values["blobs"])

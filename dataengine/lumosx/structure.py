@@ -134,12 +134,15 @@ class SampleStructure:
                 segments.append(Segment(index, 1, reference.group))
         return tuple(segments)
 
-    def frame_offsets(self) -> tuple[tuple[int, int, int], ...]:
+    def frame_offsets(self, r2pe: bool = True) -> tuple[tuple[int, int, int], ...]:
         """R2PE: (time index, row offset, column offset) of each of the T + N frames.
 
         Video frames count up in time. Each segment takes the next time index; member i of a group is shifted
-        by i whole frames in rows and columns, so that its members never share a position.
+        by i whole frames in rows and columns, so that its members never share a position. Without R2PE, references
+        go on counting in time like frames.
         """
+        if not r2pe:
+            return tuple((time, 0, 0) for time in range(self.frames + len(self.references)))
         h, w = self.grid
         offsets = [(time, 0, 0) for time in range(self.frames)]
         for time, segment in enumerate(self.segments, start=self.frames):

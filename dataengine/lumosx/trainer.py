@@ -339,7 +339,7 @@ class Trainer:
         return 0 if progress is None else progress.step
 
     def _check_resumable(self, progress: checkpoint.Progress) -> None:
-        changed = sorted(_differences(progress.settings, self.settings.model_dump(mode="json")))
+        changed = sorted(_differences(_with_defaults(progress.settings), self.settings.model_dump(mode="json")))
         if changed:
             raise TrainError(
                 f"{self.run}: its checkpoint was trained with other settings: {'; '.join(changed)}. Train into "
@@ -403,6 +403,14 @@ def load_run_settings(run: Path) -> TrainSettings:
         return TrainSettings.model_validate_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: not the settings of a training run: {error}") from error
+
+
+def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's settings, with the defaults of those that did not exist when it was written; else as they are."""
+    try:
+        return TrainSettings.model_validate(settings).model_dump(mode="json")
+    except ValueError:
+        return settings
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:

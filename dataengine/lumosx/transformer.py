@@ -72,6 +72,9 @@ class DiTConfig:
     """Shapes of the model. Defaults are Wan2.1-T2V-1.3B with MCAM as in the LumosX paper.
 
     Attributes:
+        r2pe: members of a subject group share a time index; off: every reference has the next one, as a frame would.
+        csam: references attend to their own segment alone; off: all tokens of a sample attend to each other.
+        mcam_ratio: r of MCAM's bias; 0: off.
         cell_map: `released` for published LumosX weights, which were trained with the sheared map of
             `layout.cell_of_token`; `exact` otherwise.
     """
@@ -89,6 +92,8 @@ class DiTConfig:
     eps: float = 1e-6
     mcam_ratio: float = 0.5
     cell_map: CellMap = "exact"
+    r2pe: bool = True
+    csam: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patch", tuple(self.patch))
@@ -125,15 +130,28 @@ class DiTConfig:
         return cls(**values, cell_map=cell_map)
 
     def to_released(self) -> dict[str, Any]:
-        """The inverse of `from_released`; the released code knows no cell map, it always computes `released`."""
+        """The inverse of `from_released`; the released code knows no cell map, it always computes `released`.
+
+        Raises:
+            ValueError: R2PE or CSAM is off.
+        """
+        if not (self.r2pe and self.csam):
+            raise ValueError("R2PE and CSAM cannot be off in the released config: its code was compared with both on")
         values = {key: getattr(self, name) for key, name in _RELEASED_NAMES.items()}
         return {**values, "patch_size": list(self.patch), **_RELEASED_FIXED, "use_fixed_seq_len": False, "sp_degree": 1}
 
     @classmethod
     def from_diffusers(
-        cls, config: Mapping[str, Any], *, text_len: int = 512, mcam_ratio: float = 0.5, cell_map: CellMap = "exact"
+        cls,
+        config: Mapping[str, Any],
+        *,
+        text_len: int = 512,
+        mcam_ratio: float = 0.5,
+        cell_map: CellMap = "exact",
+        r2pe: bool = True,
+        csam: bool = True,
     ) -> DiTConfig:
-        """Read the `config.json` of diffusers' `WanTransformer3DModel`, which knows nothing of the three keywords.
+        """Read the `config.json` of diffusers' `WanTransformer3DModel`, which knows nothing of the keywords.
 
         Raises:
             ValueError: a key is missing, or a switch is set to something this model does not compute.
@@ -147,7 +165,8 @@ class DiTConfig:
         values = {name: config[key] for key, name in _DIFFUSERS_NAMES.items()}
         heads = config["num_attention_heads"]
         dim = heads * config["attention_head_dim"]
-        return cls(dim=dim, heads=heads, text_len=text_len, mcam_ratio=mcam_ratio, cell_map=cell_map, **values)
+        relations: dict[str, Any] = {"mcam_ratio": mcam_ratio, "cell_map": cell_map, "r2pe": r2pe, "csam": csam}
+        return cls(dim=dim, heads=heads, text_len=text_len, **relations, **values)
 
     def to_diffusers(self) -> dict[str, Any]:
         """The `config.json` that makes diffusers' `WanTransformer3DModel` of these shapes."""
@@ -359,6 +378,8 @@ class DiT(nn.Module):
             head_dim=self.config.head_dim,
             text_len=self.config.text_len,
             cell_map=self.config.cell_map,
+            r2pe=self.config.r2pe,
+            csam=self.config.csam,
             device=self.head.modulation.device if device is None else device,
         )
 

@@ -27,7 +27,7 @@ from dataengine.video import frames_at
 from dataengine.weights import Needs
 
 _DETECTORS: dict[str, Callable[[FaceSettings], FaceDetector]] = {
-    "centerface": lambda settings: CenterFace(settings.floor),
+    "centerface": lambda settings: CenterFace(settings.floor, settings.centerface),
     "insightface": lambda settings: InsightFace(settings.insightface, settings.floor),
 }
 _BODIES: dict[str, Callable[[FaceSettings], PersonDetector | None]] = {

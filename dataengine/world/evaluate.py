@@ -16,6 +16,7 @@ from dataengine.shards.reader import PairDataset
 from dataengine.store import Store
 from dataengine.world.judge import VISIBLE, Score, judge
 from dataengine.world.make import VideoTruth
+from dataengine.world.recognised import Recognised, purity
 
 CUT_S = 0.25
 """How far a found cut may be from a true one."""
@@ -51,12 +52,18 @@ class Evaluation(Record):
     metrics: tuple[Metric, ...]
 
 
-def evaluate(out: Store, truths: Mapping[str, VideoTruth], cuts: Mapping[str, Sequence[float]]) -> Evaluation:
+def evaluate(
+    out: Store,
+    truths: Mapping[str, VideoTruth],
+    cuts: Mapping[str, Sequence[float]],
+    people: Sequence[Recognised] = (),
+) -> Evaluation:
     """Judge every sample of a dataset that was built from the world.
 
     Args:
         truths: by the video's file name.
         cuts: found shot changes in seconds, by the same names; videos without an entry do not count for shots.
+        people: everybody who was followed through a clip.
 
     Raises:
         ValueError: none of the dataset's sources has a truth.
@@ -91,6 +98,8 @@ def evaluate(out: Store, truths: Mapping[str, VideoTruth], cuts: Mapping[str, Se
             parts["subjects", group][name].append(score)
         if name in cuts:
             parts["shots", ALL][name].append(_cuts(cuts[name], truth.cuts_s))
+    for metric, name, score in purity(people):
+        parts[metric, ALL][name].append(score)
     draw = np.random.default_rng(0)
     return Evaluation(
         videos=len(truths),

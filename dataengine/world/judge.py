@@ -201,14 +201,16 @@ def _differs(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.boo
 def _things(pair: Pair, people: Mapping[int, int | None], shot: ShotTruth, truth: VideoTruth) -> Iterator[Thing]:
     """All that the pair's caption names of its subjects and objects, where it is seen.
 
-    What has no reference is looked for where its subject's face was cut, an object where the first subject's was.
+    What has no reference is looked for where its subject's face was cut, an object where the first subject's was. Of
+    what more people wear than the caption says, nobody without a reference is meant for sure.
     """
+    wearers = Counter(said(phrase) for person in shot.people for phrase in person.wears)
     for subject in pair.subjects:
         who = people[subject.index]
         references = {said(attribute.phrase.text): attribute for attribute in subject.attributes}
         for phrase in shot.people[who].wears if who is not None else ():
-            if occurrences(pair.caption, phrase):
-                reference = references.get(said(phrase))
+            reference = references.get(said(phrase))
+            if reference is not None or len(occurrences(pair.caption, phrase)) >= wearers[said(phrase)]:
                 number = _number(pair, reference or subject.face, truth)
                 true = drawing.worn(truth.script, number, who or 0, phrase) if number is not None else None
                 yield from _thing(pair, reference, true, truth)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from typing import Protocol
 
 from dataengine.records import Phrase, Record
 from dataengine.spans import Writer
@@ -13,10 +12,17 @@ from dataengine.world.things import Object, Place
 
 MENTIONED = 3
 """Attributes of a person that a caption names, at most."""
-
-
+SIDES = {2: ("left", "right"), 3: ("left", "middle", "right")}
+"""Where people stand who share a noun, by how many are seen: the words that tell them apart."""
 _PLACE: dict[Place, str] = {"beach": "on", "street": "on"}
 """Prepositions other than "in"."""
+
+
+class Chance(Protocol):
+    """What a caption's choices are drawn from: numpy's generators, or whoever wants one wording."""
+
+    def random(self) -> float:
+        """In [0, 1)."""
 
 
 class Named(Record):
@@ -41,9 +47,13 @@ def attributes(person: Person) -> tuple[str, ...]:
     return (person.top.phrase, *(item.phrase for item in person.accessories), person.identity.hair_phrase)
 
 
-def caption(people: Sequence[Person], things: Sequence[Object], place: Place, draw: np.random.Generator) -> Caption:
-    """One of several ways to say it, drawn at random. People come left to right, in a quarter of captions reversed."""
+def caption(people: Sequence[Person], things: Sequence[Object], place: Place, draw: Chance) -> Caption:
+    """One of several ways to say it, drawn at random. People come left to right, in a quarter of captions reversed.
+
+    Equal nouns are told apart by place, as the annotator's prompt asks: "the man on the left".
+    """
     text = Writer()
+    nouns = _nouns(people)
     order = list(range(len(people)))
     if draw.random() < 0.25:
         order.reverse()
@@ -57,8 +67,9 @@ def caption(people: Sequence[Person], things: Sequence[Object], place: Place, dr
     joints = ("", " stands beside ", " and ") if draw.random() < 0.5 else ("", " and ", ", and ")
     for number, index in enumerate(order):
         text.add(joints[min(number, 2)])
-        text.add("a " if opening or number else "A ")
-        named.append(_person(text, people[index], draw))
+        article = "the " if " " in nouns[index] else "a "
+        text.add(article if opening or number else article.capitalize())
+        named.append(_person(text, nouns[index], people[index], draw))
     if len(people) == 1:
         text.add(" looks around" if draw.random() < 0.5 else " stands there")
     elif joints[1] == " and ":
@@ -77,9 +88,18 @@ def caption(people: Sequence[Person], things: Sequence[Object], place: Place, dr
     )
 
 
-def _person(text: Writer, person: Person, draw: np.random.Generator) -> Named:
+def _nouns(people: Sequence[Person]) -> list[str]:
+    """What each is called: "man", or "man on the left" where another has that noun."""
+    nouns = [person.identity.noun for person in people]
+    return [
+        noun if nouns.count(noun) == 1 else f"{noun} {'in' if side == 'middle' else 'on'} the {side}"
+        for noun, side in zip(nouns, SIDES.get(len(nouns), ("",)), strict=True)
+    ]
+
+
+def _person(text: Writer, called: str, person: Person, draw: Chance) -> Named:
     """ "man with short brown hair in a red shirt, wearing a blue hat": at most `MENTIONED` attributes."""
-    noun = text.phrase(person.identity.noun)
+    noun = text.phrase(called)
     rest = [item.phrase for item in person.accessories]
     found: list[Phrase] = []
     if len(rest) < MENTIONED - 1 and draw.random() < 0.6:

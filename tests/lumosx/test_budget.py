@@ -28,8 +28,10 @@ PAPER = SampleStructure(
 )  # fmt: skip
 
 
-def test_flops_are_those_that_are_counted(family: SampleStructure) -> None:
-    model = DiT(SHAPE).requires_grad_(False)
+@pytest.mark.parametrize("csam", [True, False])
+def test_flops_are_those_that_are_counted(family: SampleStructure, csam: bool) -> None:
+    shape = replace(SHAPE, csam=csam)
+    model = DiT(shape).requires_grad_(False)
     model.init_weights()
     h, w = 2 * family.grid[0], 2 * family.grid[1]
     count = len(family.references)
@@ -41,7 +43,7 @@ def test_flops_are_those_that_are_counted(family: SampleStructure) -> None:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(*arguments)
     # Beyond the formula: MCAM widens the heads of reference rows, and pools.
-    assert sample_flops(SHAPE, family).forward == pytest.approx(counter.get_total_flops(), rel=0.06)
+    assert sample_flops(shape, family).forward == pytest.approx(counter.get_total_flops(), rel=0.06)
 
 
 def test_the_papers_size() -> None:

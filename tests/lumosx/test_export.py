@@ -215,6 +215,16 @@ def test_a_cell_map_that_the_scripts_have_not_is_said(trained, tmp_path):
     assert export(dataclasses.replace(trained, config=sheared), Target.RELEASED, tmp_path / "c").notes == ()
 
 
+@pytest.mark.parametrize("switch", ["r2pe", "csam"])
+def test_a_switch_that_the_scripts_have_not_is_refused_and_ours_keep_it(trained, tmp_path, switch):
+    off = dataclasses.replace(trained, config=dataclasses.replace(trained.config, **{switch: False}))
+    with pytest.raises(ExportError, match="--to diffusers keeps both"):
+        export(off, Target.RELEASED, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    assert export(off, Target.DIFFUSERS, tmp_path / "b", verify=True).checks
+    assert json.loads((tmp_path / "b" / "relational.json").read_text())[switch] is False
+
+
 def test_half_the_size(trained, tmp_path):
     full = export(trained, Target.RELEASED, tmp_path / "a")
     half = export(trained, Target.RELEASED, tmp_path / "b", dtype=torch.bfloat16, verify=True)

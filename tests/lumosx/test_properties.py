@@ -13,6 +13,7 @@ from dataengine.lumosx import reference
 from dataengine.lumosx.structure import Kind, Reference, SampleStructure
 
 TEXT = 12  # as in tiny_config
+RELATIONS = ({"cell_map": "exact"}, {"cell_map": "released"}, {"r2pe": False, "csam": False, "mcam_ratio": 0.0})
 phrases = st.lists(st.integers(0, TEXT - 1), max_size=4).map(tuple)
 
 
@@ -55,13 +56,13 @@ def close(got, expected):
     torch.testing.assert_close(got, expected, atol=5e-5, rtol=0)
 
 
-@pytest.mark.parametrize("cell_map", ["exact", "released"])
+@pytest.mark.parametrize("relations", RELATIONS, ids=str)
 @quick
 @given(batch=st.lists(structures(), min_size=1, max_size=3), seed=st.integers(0, 99), crop=crops)
 def test_a_batch_is_its_samples_alone_and_each_is_the_reference(
-    cell_map, make_model, make_inputs, tiny_config, batch, seed, crop
+    relations, make_model, make_inputs, tiny_config, batch, seed, crop
 ):
-    model = make_model(dataclasses.replace(tiny_config, cell_map=cell_map), seed)
+    model = make_model(dataclasses.replace(tiny_config, **relations), seed)
     inputs = make_inputs(model.config, batch, seed, crop)
     with torch.no_grad():
         together = model(**inputs, layout=model.layout(batch))
@@ -75,11 +76,11 @@ def test_a_batch_is_its_samples_alone_and_each_is_the_reference(
             close(together[index], expected[:, : structure.frames])
 
 
-@pytest.mark.parametrize("cell_map", ["exact", "released"])
+@pytest.mark.parametrize("relations", RELATIONS, ids=str)
 @quick
 @given(batch=st.lists(structures(), min_size=1, max_size=2), seed=st.integers(0, 99), crop=crops)
-def test_gradients_are_those_of_the_reference(cell_map, make_model, make_inputs, tiny_config, batch, seed, crop):
-    model = make_model(dataclasses.replace(tiny_config, cell_map=cell_map), seed)
+def test_gradients_are_those_of_the_reference(relations, make_model, make_inputs, tiny_config, batch, seed, crop):
+    model = make_model(dataclasses.replace(tiny_config, **relations), seed)
     inputs = make_inputs(model.config, batch, seed, crop)
     parameters = dict(model.named_parameters())
     loss = sum(out.square().mean() for out in model(**inputs, layout=model.layout(batch)))

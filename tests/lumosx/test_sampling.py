@@ -63,6 +63,19 @@ def test_a_held_out_clip_says_so(run: Path, dataset: Path, tmp_path: Path) -> No
     assert sample_pair(run, dataset, "clip_0005", tmp_path / "clip.mp4", STEPS).split == "val"
 
 
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_clips_sampled_together_are_those_sampled_alone(run: Path, dataset: Path, guidance: float) -> None:
+    generator = ClipGenerator.of(read_trained(run))
+    samples = PairDataset(Store.at(dataset))
+    maker = ExampleMaker(samples, load_run_settings(run).data, 0)
+    examples = [maker.plain(index) for index in range(3)]
+    settings = STEPS.model_copy(update={"guidance": guidance})
+    together = generator.generate_together(examples, settings)
+    for example, clip in zip(examples, together, strict=True):
+        alone = generator.generate(example, settings)
+        assert clip.shape == alone.shape and np.abs(alone.astype(int) - clip).max() <= 1
+
+
 def test_the_generator_listens(run: Path, dataset: Path) -> None:
     """Other references, another caption, other noise: each changes the clip; guidance off and on differ."""
     generator = ClipGenerator.of(read_trained(run))

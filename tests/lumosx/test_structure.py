@@ -39,6 +39,10 @@ def test_an_empty_group_dilutes_the_penalty_but_takes_no_time_index(family):
     assert without.frame_offsets() == family.frame_offsets()
 
 
+def test_without_r2pe_references_go_on_counting_like_frames(family):
+    assert family.frame_offsets(r2pe=False) == tuple((t, 0, 0) for t in range(family.frames + len(family.references)))
+
+
 def test_one_group_has_its_union_alone():
     references = (Reference(Kind.FACE, (0,), 0), Reference(Kind.ATTRIBUTE, (2,), 0))
     assert SampleStructure(1, (2, 2), references, 1).phrase_coefficients(3) == [[1, 0, 1], [1, 0, 1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import hashlib
 import json
 import logging
 import math
@@ -115,6 +116,19 @@ def test_a_run_is_not_resumed_under_other_settings(dataset: Path, tmp_path: Path
     with pytest.raises(TrainError, match=r"optimizer\.lr was 0\.006, now 0\.01"):
         train(dataset, tmp_path, settings("steps=4", "optimizer.lr=0.01"))
     assert load_run_settings(tmp_path).optimizer.lr == 0.006
+    with pytest.raises(TrainError, match=r"model\.csam was True, now False"):
+        train(dataset, tmp_path, settings("steps=4", "model.csam=false"))
+
+
+def test_a_run_from_before_a_setting_existed_goes_on_with_its_default(dataset: Path, tmp_path: Path) -> None:
+    made = train(dataset, tmp_path, settings("steps=2"))
+    state, sums = made.checkpoint / "state.json", made.checkpoint / "SHA256SUMS"
+    before = hashlib.sha256(state.read_bytes()).hexdigest()
+    progress = json.loads(state.read_text())
+    del progress["settings"]["model"]["r2pe"]
+    state.write_text(json.dumps(progress))
+    sums.write_text(sums.read_text().replace(before, hashlib.sha256(state.read_bytes()).hexdigest()))
+    assert train(dataset, tmp_path, settings("steps=3")).steps == 3
 
 
 def test_checkpoints_are_rotated_and_a_damaged_one_is_passed_over(

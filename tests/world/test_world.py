@@ -22,11 +22,14 @@ SOME = tuple(script(5, number) for number in range(40))
 def test_captions_say_what_is_drawn(made: Script) -> None:
     for shot in made.shots:
         told = shot.caption
+        nouns = [actor.person.identity.noun for actor in shot.actors]
+        sides = (" on the left", " in the middle", " on the right")[:: 2 if len(nouns) == 2 else 1]
         assert sorted(told.order) == list(range(len(shot.actors)))
         for position, named in zip(told.order, told.people, strict=True):
             person = shot.actors[position].person
             worn = {person.top.phrase, person.identity.hair_phrase, *(item.phrase for item in person.accessories)}
-            assert named.noun.text == person.identity.noun
+            noun = person.identity.noun
+            assert named.noun.text == (noun if nouns.count(noun) == 1 else noun + sides[position])
             assert {phrase.text for phrase in named.attributes} <= worn and len(named.attributes) <= 3
         phrases = [p for named in told.people for p in (named.noun, *named.attributes)]
         phrases += [*told.objects, told.background]

@@ -1,0 +1,271 @@
+"""Trains an InsightFace pack for drawn faces: SCRFD's outputs from CenterFace's, and identities from a recogniser.
+
+The detector is the committed CenterFace, its maps written as SCRFD's at stride 8; strides 16 and 32 find nothing. The
+recogniser learns from people made up at random, so that the world's own are strangers to it, as everybody is to a
+published one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from insightface.utils.face_align import norm_crop
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dataengine.config import InsightFaceSettings
+from dataengine.models.insightface_pack import InsightFace
+from dataengine.records import Box
+from dataengine.world import drawing
+from dataengine.world.cast import EYES, HAIR_COLOURS, SKINS, Hair, Identity, Noun
+from dataengine.world.training import CHECKPOINTS, centerface
+from dataengine.world.training.centerface import CLEAR, Network, faces, iou, layer, restored, trunk
+from dataengine.world.training.examples import HELD_OUT, TRAINING, Example, compressed, example
+from dataengine.world.training.graph import Graph, values_of
+from dataengine.world.training.log import Figure, Point, TrainingLog, write_log
+
+DETECTOR, RECOGNISER = "det.onnx", "rec.onnx"
+SIDE, EMBEDDING = 112, 512
+STRANGERS = 800
+"""People that the recogniser learns to tell apart."""
+FRAMES = 2000
+"""Frames that they are seen in."""
+STEPS, FACES, RATE = 600, 64, 2e-3
+SCALE, MARGIN = 24.0, 0.3
+"""CosFace's (Wang et al. 2018): cosines are multiplied by the one, after the other is taken from the right one."""
+HELD_OUT_EXAMPLES = 300
+
+
+def stranger(number: int) -> Identity:
+    """Somebody who is not in the world: of the same ranges, with numbers from another draw."""
+    draw = np.random.default_rng((23, number))
+    noun: Noun = "man" if number % 2 else "woman"
+    styles: tuple[Hair, ...] = ("short", "curly") if noun == "man" else ("long", "bun", "curly")
+    return Identity(
+        name=f"stranger{number}",
+        noun=noun,
+        skin=SKINS[int(draw.integers(len(SKINS)))],
+        eyes=EYES[int(draw.integers(len(EYES)))],
+        face_width=round(float(draw.uniform(0.74, 0.92)), 3),
+        brow=round(float(draw.uniform(-0.5, 0.5)), 3),
+        mouth=round(float(draw.uniform(0.5, 1.0)), 3),
+        beard=noun == "man" and bool(draw.random() < 0.4),
+        hair=styles[int(draw.integers(len(styles)))],
+        hair_colour=str(draw.choice(tuple(HAIR_COLOURS))),
+    )
+
+
+class Recogniser(nn.Module):
+    """Faces [B, 3, 112, 112] as (RGB - 127.5) / 127.5 to embeddings [B, 512]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [layer(3, 16, 2), layer(16, 32, 2), layer(32, 64, 2), layer(64, 96, 2), layer(96, 96)]
+        )
+        self.places = nn.Conv2d(96, 96, 7, groups=96)  # as MobileFaceNet: where a feature is matters
+        self.embedding = nn.Conv2d(96, EMBEDDING, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for one in self.layers:
+            images = one(images)
+        return self.embedding(self.places(images)).flatten(1)
+
+
+def crops(one: Example, draw: np.random.Generator) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The faces of an example as the recogniser sees them, RGB [112, 112, 3], each with its actor's number.
+
+    Landmarks are a little off, as a detector's are.
+    """
+    for face in faces(one):
+        if face.pixels >= 4 * CLEAR:
+            width = face.box[2] - face.box[0]
+            yield face.actor, norm_crop(one.image, face.landmarks + draw.normal(0, 0.015 * width, (5, 2)), SIDE)
+
+
+def strange(seed: int, index: int, draw: np.random.Generator) -> tuple[Example, list[int]]:
+    """An example in which strangers play the people; and who they are."""
+    shown = example(seed, index)
+    at, _ = drawing.place(shown.script, shown.number)
+    who = [int(number) for number in draw.choice(STRANGERS, len(shown.shot.actors), replace=False)]
+    actors = tuple(
+        actor.model_copy(update={"person": actor.person.model_copy(update={"identity": stranger(number)})})
+        for actor, number in zip(shown.shot.actors, who, strict=True)
+    )
+    shots = list(shown.script.shots)
+    shots[at] = shown.shot.model_copy(update={"actors": actors})
+    script = shown.script.model_copy(update={"shots": tuple(shots)})
+    image = compressed(drawing.frame(script, shown.number), int(draw.integers(60, 96)))
+    return Example(script, shown.number, image), who
+
+
+def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callable[[str], None] = print) -> TrainingLog:
+    """Train the recogniser on one thread; write both networks and `training.json` into the folder."""
+    steps = STEPS if steps is None else steps
+    torch.set_num_threads(1)
+    began = time.process_time()
+    output.mkdir(parents=True, exist_ok=True)
+    detector = restored(CHECKPOINTS / "centerface" / centerface.FILE)
+    onnx.save(exported_detector(detector), output / DETECTOR)
+    recogniser, curve = _learned(steps, seed, say)
+    onnx.save(exported_recogniser(recogniser), output / RECOGNISER)
+    log = TrainingLog(
+        network="InsightFace pack (its outputs, smaller networks)",
+        parameters=sum(weight.numel() for part in (detector, recogniser) for weight in part.parameters()),
+        bytes=sum((output / name).stat().st_size for name in (DETECTOR, RECOGNISER)),
+        steps=steps,
+        seed=seed,
+        cpu_minutes=round((time.process_time() - began) / 60, 1),
+        torch=torch.__version__,
+        curve=tuple(curve),
+        held_out=held_out(output, range(HELD_OUT_EXAMPLES)),
+    )
+    write_log(output, log)
+    return log
+
+
+def _learned(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Recogniser, list[Point]]:
+    torch.manual_seed(seed)
+    draw = np.random.default_rng((29, seed))
+    network, centres = Recogniser().train(), nn.Parameter(torch.randn(STRANGERS, EMBEDDING))
+    optimiser = torch.optim.AdamW([*network.parameters(), centres], lr=RATE, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=max(2, steps), pct_start=0.1)
+    images: list[NDArray[np.uint8]] = []
+    whose: list[int] = []
+    frame, recent, every = 0, [], max(1, steps // 20)
+    curve: list[Point] = []
+    for step in range(steps):
+        # Frames are drawn while they are learned from, up to two thirds of the steps.
+        while frame < FRAMES and (frame < FACES or frame < 1.5 * FRAMES * step / steps):
+            shown, who = strange(TRAINING, frame, draw)
+            for number, crop in crops(shown, draw):
+                images.append(crop)
+                whose.append(who[number])
+            frame += 1
+        chosen = draw.integers(0, len(images), FACES)
+        data = torch.from_numpy(np.stack([images[i] for i in chosen])).permute(0, 3, 1, 2).float()
+        flip = torch.from_numpy(draw.random(FACES) < 0.5)[:, None, None, None]
+        data = (torch.where(flip, data.flip(3), data) - 127.5) / 127.5
+        right = torch.tensor([whose[i] for i in chosen])
+        cosine = F.linear(F.normalize(network(data)), F.normalize(centres))
+        margin = MARGIN * min(1.0, 3 * step / steps) * F.one_hot(right, STRANGERS)
+        loss = F.cross_entropy(SCALE * (cosine - margin), right)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        schedule.step()
+        recent.append(loss.item())
+        if step % every == every - 1 or step == steps - 1:
+            curve.append(Point(step=step + 1, loss=round(float(np.mean(recent)), 4)))
+            say(f"recogniser {step + 1}: loss {curve[-1].loss:.3f}")
+            recent = []
+    return network.eval(), curve
+
+
+def exported_recogniser(network: Recogniser) -> onnx.ModelProto:
+    """The network in evaluation mode, for any number of faces."""
+    graph = Graph()
+    x = "data"
+    for one in network.layers:
+        x = graph.layer(x, one)
+    x = graph.node("Conv", x, *graph.weights(*values_of(network.places)), kernel_shape=[7, 7], group=96)
+    x = graph.convolution(x, *values_of(network.embedding))
+    graph.node("Flatten", x, output="embedding")
+    return graph.model(("data", ["N", 3, SIDE, SIDE]), {"embedding": ["N", EMBEDDING]})
+
+
+def exported_detector(network: Network) -> onnx.ModelProto:
+    """CenterFace's maps as SCRFD's: 9 outputs, of which the first three are scores, then distances, then landmarks.
+
+    SCRFD has two anchors at each cell of 8 pixels, CenterFace one at each cell of 4: the left and the right cell of
+    either row compete for an anchor.
+    """
+    graph = Graph()
+    # (RGB - 127.5) / 128 comes in; the network wants (RGB - 127.5) / 64.
+    x = graph.convolution("input", 2 * torch.eye(3).reshape(3, 3, 1, 1), torch.zeros(3))
+    maps = graph.convolution(trunk(graph, x, network), *values_of(network.heads))
+    heat = graph.node("Sigmoid", graph.channels(maps, [0]))
+    maps = graph.node("Concat", heat, graph.channels(maps, list(range(1, 15))), axis=1)
+    cells = graph.node("SpaceToDepth", maps, blocksize=2)  # [1, 4 x 15, h, w]: by row, then by column
+    anchors = []
+    for row in (0, 1):
+        sides = []
+        for column in (0, 1):
+            first = 15 * (2 * row + column)
+            side = graph.channels(cells, list(range(first, first + 15)))
+            place = torch.zeros(1, 15, 1, 1)
+            place[0, 3:5, 0, 0] = torch.tensor([row, column]) + 0.5
+            sides.append(graph.node("Add", side, *graph.weights(place)))
+        left, right = sides
+        better = graph.node("Greater", graph.channels(left, [0]), graph.channels(right, [0]))
+        anchors.append(_anchor(graph, graph.node("Where", better, left, right)))
+    outputs: dict[str, list[int | str]] = {}
+    for kind, width in (("score", 1), ("box", 4), ("points", 10)):
+        both = graph.node("Concat", *(anchor[kind] for anchor in anchors), axis=1)  # [1, 2 x width, h, w]
+        for stride in (8, 16, 32):
+            fewer = both
+            if stride > 8:
+                pooled = graph.node("MaxPool", both, kernel_shape=[stride // 8] * 2, strides=[stride // 8] * 2)
+                fewer = graph.node("Mul", pooled, *graph.weights(torch.zeros(1)))
+            last = graph.node("Transpose", fewer, perm=[0, 2, 3, 1])
+            graph.node("Reshape", last, graph.integers([-1, width]), output=f"{kind}{stride}")
+            outputs[f"{kind}{stride}"] = [f"cells{stride}", width]
+    return graph.model(("input", [1, 3, "height", "width"]), outputs)
+
+
+def _anchor(graph: Graph, maps: str) -> dict[str, str]:
+    """A cell's 15 maps, the offset counted from the anchor in cells of 4, as SCRFD's in cells of 8."""
+    (half,) = graph.weights(torch.tensor(0.5))
+    extent = graph.node("Mul", graph.node("Exp", graph.channels(maps, [1, 2])), half)  # height, width
+    middle = graph.node("Mul", graph.channels(maps, [3, 4]), half)  # y, x
+    reach = graph.node("Mul", extent, half)
+    near, far = graph.node("Sub", reach, middle), graph.node("Add", reach, middle)
+    box = graph.channels(graph.node("Concat", near, far, axis=1), [1, 0, 3, 2])
+    corner = graph.node("Sub", middle, reach)
+    inside = graph.node("Mul", graph.channels(maps, list(range(5, 15))), graph.channels(extent, [0, 1] * 5))
+    points = graph.node("Add", inside, graph.channels(corner, [0, 1] * 5))
+    swapped = graph.channels(points, [1, 0, 3, 2, 5, 4, 7, 6, 9, 8])
+    return {"score": graph.channels(maps, [0]), "box": box, "points": swapped}
+
+
+def held_out(folder: Path, indices: Sequence[int]) -> tuple[Figure, ...]:
+    """Figures of the adapter with this pack: recall, and how well cosines tell the world's people apart."""
+    model = InsightFace(InsightFaceSettings(weights=str(folder), side=288, device="cpu"), 0.5)
+    model.load()
+    found: list[bool] = []
+    who: list[str] = []
+    embeddings: list[tuple[float, ...]] = []
+    for index in indices:
+        one = example(HELD_OUT, index)
+        said = model.detect([one.image])[0]
+        for face in faces(one):
+            box = Box(*face.box.tolist())
+            best = max(said, key=lambda s: iou(s.box, box), default=None)
+            if face.pixels < 200:
+                continue
+            found.append(best is not None and iou(best.box, box) >= 0.5)
+            if best and found[-1]:
+                who.append(one.shot.actors[face.actor].person.identity.name)
+                embeddings.append(best.embedding)
+    vectors, names = np.array(embeddings).reshape(len(who), EMBEDDING), np.array(who)
+    cosines = vectors @ vectors.T
+    same, apart = names[:, None] == names, ~np.eye(len(who), dtype=bool)
+    nearest = [names[np.where(apart[i], cosines[i], -2).argmax()] == name for i, name in enumerate(who)]
+    one, two = cosines[same & apart], cosines[~same]
+    return tuple(
+        Figure(name=name, value=round(float(np.mean(values)), 4) if len(values) else 0.0, of=len(values))
+        for name, values in (
+            ("recall of faces at IoU 0.5", found),
+            ("nearest face is the same person's", nearest),
+            ("cosine of one person's faces", one),
+            ("cosine of two people's faces", two),
+            ("cosines of one person's faces of at least 0.5", one >= 0.5),
+            ("cosines of two people's faces of at least 0.5", two >= 0.5),
+        )
+    )

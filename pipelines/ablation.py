@@ -1,0 +1,224 @@
+"""`dataengine world ablate`: pairs, a base, every variant from it, pictures, their readings, the table and the grid."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PilImage
+from rich.console import Console
+from rich.table import Table
+
+from dataengine.lumosx import checkpoint
+from dataengine.lumosx.codec import Codec, to_frames, to_pixels
+from dataengine.lumosx.components import best_device, open_codec, open_text
+from dataengine.lumosx.data import ExampleMaker
+from dataengine.lumosx.sampling import ClipGenerator
+from dataengine.lumosx.settings import TrainSettings
+from dataengine.lumosx.trained import read_trained
+from dataengine.lumosx.trainer import CHECKPOINTS, train
+from dataengine.lumosx.transformer import DiT
+from dataengine.lumosx.weights import load_into
+from dataengine.shards.index import INDEX
+from dataengine.shards.reader import PairDataset
+from dataengine.store import Store
+from dataengine.world.ablation import VARIANTS, Asked, Size, Variant, held_out, settings, training_samples
+from dataengine.world.ablation_picture import Line, Tile, grid, webp
+from dataengine.world.ablation_reading import Reading, read
+from dataengine.world.ablation_result import Ablation, Readings, summed_up
+from dataengine.world.drawing import Image
+from dataengine.world.pairs import write_samples
+from pipelines.latents import encode
+
+REAL, EXCHANGED, OTHERS = "true pictures", "garments exchanged", "another pair's picture"
+"""Rows that tell whether the measure works: what is best, what is worst, and chance."""
+_TOGETHER = 20
+"""Pairs that are sampled in one batch."""
+_SHOWN = 4
+"""Pairs in the grid of each number of people, halved."""
+
+
+class Experiment:
+    """An ablation in a folder. Whatever is finished there is not done again, so that it goes on where it stopped.
+
+    Attributes:
+        folder: `pairs/` the dataset, `latents/`, `runs/`, and by run `readings/NAME.json` and `pictures/NAME/KEY.png`.
+    """
+
+    def __init__(self, folder: Path, name: str, size: Size, seeds: Sequence[int], say: Callable[[str], None]) -> None:
+        self.folder, self.name, self.size, self.seeds, self._say = folder, name, size, tuple(seeds), say
+        self.asked: list[Asked] = []
+
+    def run(self, console: Console | None = None) -> Ablation:
+        """Everything that is not done yet, and the result: `ablation.json` and `ablation.webp` too."""
+        self._prepare(console)
+        base = self._train("base", VARIANTS[0], 0, None)
+        for seed in self.seeds:
+            for variant in VARIANTS:
+                name = f"{variant.name}-{seed}"
+                if not self._readings(name).exists():
+                    self._train(name, variant, seed, base)
+                    with self._timed(f"generate {name}"):
+                        self._generate(name)
+                        found = self._read(name)
+                    self._say(f"{name}: {_told(found)}")
+        result = self._result()
+        (self.folder / "ablation.json").write_text(result.to_json() + "\n", encoding="utf-8")
+        (self.folder / "ablation.webp").write_bytes(webp(self._grid()))
+        return result
+
+    # --- Steps --------------------------------------------------------------------------------------------------------
+
+    def _prepare(self, console: Console | None) -> None:
+        pairs = Store.at(self.folder / "pairs")
+        self.asked = held_out(self.size)
+        if not pairs.exists(INDEX):
+            with self._timed("pairs"):
+                made = write_samples(pairs, (*training_samples(self.size), *(asked.sample for asked in self.asked)))
+            self._say(f"{made} pairs")
+        if not (self.folder / "cpu" / "latents").exists():
+            with self._timed("latents"):
+                encode(pairs.uri, self._settings(VARIANTS[0], 0, None), console=console)
+
+    def _train(self, name: str, variant: Variant, seed: int, base: Path | None) -> Path:
+        """Train, or go on, and return the averaged weights."""
+        run = self.folder / "runs" / name
+        wanted = self._settings(variant, seed, base)
+        newest = checkpoint.found(run / CHECKPOINTS) if (run / CHECKPOINTS).exists() else []
+        if not newest or checkpoint.read_progress(newest[0]).step < wanted.steps:
+            started = time.monotonic()
+            with self._timed(f"train {name}"):
+                result = train(Store.at(self.folder / "pairs").uri, run, wanted)
+            assert result is not None, "one rank"
+            losses = ", ".join(f"{clips} {loss:.3f}" for clips, loss in result.after.items())
+            self._say(f"{name}: {wanted.steps} steps in {time.monotonic() - started:.0f} s; loss on {losses}")
+            newest = checkpoint.found(run / CHECKPOINTS)
+        return newest[0] / checkpoint.EMA
+
+    def _generate(self, name: str) -> None:
+        """The middle frame of a clip for every held-out pair, all variants from the same noise."""
+        trained = read_trained(self.folder / "runs" / name)
+        device = best_device()
+        model = DiT(trained.config)
+        load_into(model, trained.weights)
+        text, codec = open_text(trained.settings.text, device), open_codec(trained.settings.codec, device)
+        generator = ClipGenerator(model.to(device), codec, text)
+        data = PairDataset(Store.at(self.folder / "pairs"), "val")
+        maker = ExampleMaker(data, trained.settings.data, seed=0)
+        folder = self.folder / "pictures" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for start in range(0, len(data), _TOGETHER):
+            examples = [maker.plain(index) for index in range(start, min(start + _TOGETHER, len(data)))]
+            clips = generator.generate_together(examples, trained.settings.sampling)
+            for example, frames in zip(examples, clips, strict=True):
+                PilImage.fromarray(frames[len(frames) // 2]).save(folder / f"{example.key}.png")
+
+    def _read(self, name: str) -> list[Reading]:
+        found = [read(self._picture(name, asked), asked.expected, asked.background) for asked in self.asked]
+        file = self._readings(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps([asdict(reading) for reading in found]) + "\n", encoding="utf-8")
+        return found
+
+    # --- Results ------------------------------------------------------------------------------------------------------
+
+    def _result(self) -> Ablation:
+        rows = [
+            Readings(variant.name, True, [self._stored(f"{variant.name}-{seed}") for seed in self.seeds])
+            for variant in VARIANTS
+        ]
+        controls = [Readings(name, False, [readings]) for name, readings in self._controls()]
+        spent = sum(float(file.read_text()) for file in (self.folder / "cpu").iterdir())
+        return summed_up(
+            [*rows, *controls],
+            size=self.name,
+            seeds=self.seeds,
+            base_steps=self.size.base_steps,
+            steps=self.size.steps,
+            cpu_minutes=spent / 60,
+        )
+
+    def _controls(self) -> Iterator[tuple[str, list[Reading]]]:
+        """What the measure says of pictures that are known, seen through the codec as generated ones are."""
+        codec = open_codec(self._settings(VARIANTS[0], 0, None).codec, "cpu")
+        true = [_coded(codec, asked.true) for asked in self.asked]
+        exchanged = [_coded(codec, asked.exchanged) for asked in self.asked]
+        same = {n: [i for i, asked in enumerate(self.asked) if asked.subjects == n] for n in (2, 3)}
+        following = {i: group[(at + 1) % len(group)] for group in same.values() for at, i in enumerate(group)}
+        others = [true[following[i]] for i in range(len(true))]
+        for name, pictures in ((REAL, true), (EXCHANGED, exchanged), (OTHERS, others)):
+            yield (
+                name,
+                [
+                    read(picture, asked.expected, asked.background)
+                    for picture, asked in zip(pictures, self.asked, strict=True)
+                ],
+            )
+
+    def _grid(self) -> PilImage.Image:
+        chosen = [asked for n in (2, 3) for asked in [one for one in self.asked if one.subjects == n][: _SHOWN // 2]]
+        lines = []
+        for asked in chosen:
+            tiles = [Tile(asked.true)]
+            for variant in VARIANTS:
+                picture = self._picture(f"{variant.name}-{self.seeds[0]}", asked)
+                reading = read(picture, asked.expected, asked.background)
+                tiles.append(Tile(picture, (reading.bound, reading.subjects)))
+            lines.append(Line(asked.sample, tiles))
+        return grid(["true", *(variant.name for variant in VARIANTS)], lines)
+
+    # --- Files --------------------------------------------------------------------------------------------------------
+
+    def _settings(self, variant: Variant, seed: int, base: Path | None) -> TrainSettings:
+        return settings(self.size, variant, seed, base=base, stored=Store.at(self.folder / "latents").uri)
+
+    def _readings(self, name: str) -> Path:
+        return self.folder / "readings" / f"{name}.json"
+
+    def _stored(self, name: str) -> list[Reading]:
+        return [Reading(**values) for values in json.loads(self._readings(name).read_text(encoding="utf-8"))]
+
+    def _picture(self, name: str, asked: Asked) -> Image:
+        with PilImage.open(self.folder / "pictures" / name / f"{asked.sample.pair.key}.png") as image:
+            return np.asarray(image.convert("RGB"))
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        """Note the CPU seconds of a step once it is done."""
+        started = time.process_time()
+        yield
+        file = self.folder / "cpu" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{time.process_time() - started:.1f}\n")
+
+
+def _coded(codec: Codec, picture: Image) -> Image:
+    import torch
+
+    pixels = to_pixels(torch.from_numpy(picture.copy())[None, None])
+    return to_frames(codec.decode(codec.encode(pixels)))[0, 0].cpu().numpy()
+
+
+def _told(readings: Sequence[Reading]) -> str:
+    people = sum(reading.subjects for reading in readings)
+    return f"{sum(reading.bound for reading in readings)} of {people} people bound"
+
+
+def table(found: Ablation) -> Table:
+    """Shares with intervals, a row a variant and a row each picture that is known."""
+    shown = Table(
+        title=f"{found.held_out} held-out pairs, seeds {', '.join(map(str, found.seeds))}", title_justify="left"
+    )
+    shown.add_column("variant")
+    measures = [share.measure for share in found.rows[0].shares]
+    for measure in measures:
+        shown.add_column(measure, justify="right")
+    for row in found.rows:
+        cells = (f"{s.value:.2f} [{s.low:.2f}, {s.high:.2f}]" for s in row.shares)
+        shown.add_row(row.name, *cells)
+    return shown
