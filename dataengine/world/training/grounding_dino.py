@@ -34,17 +34,17 @@ EYES_STEPS = 4000
 """Steps in which the backbone goes on learning inside of the detector. Then it sees enough, and a step costs less."""
 VIEWS, ASKS = 5, 8
 """Views in a step and phrases asked of each; they share the backbone's pass."""
-CROPS = 0.55
+CROPS = 0.3
 """Share of steps whose views are people's crops, and not whole frames."""
 RATE, SLOW_RATE = 1e-3, 3e-4
 """Learning rates; the slow one is of the backbone, and of where deformable attention looks."""
 WARM_UP, DECAY = 100, 0.25
 """Steps, and share of the steps, in which the learning rate rises to them and falls to nothing."""
-WORDS, PRESENCE = 2.0, 3.0
+WORDS, PRESENCE = 2.0, 2.0
 """Weights of `word_loss` and `presence_loss`."""
 AVERAGE = 0.99
 """Decay of the moving average of weights that is exported."""
-VIDEOS_FIRST = 250
+VIDEOS_FIRST = 150
 """Videos that are drawn before the first step."""
 EVERY_MINUTES = 3
 """Minutes between two states that a cut-off training can go on from."""
