@@ -1,8 +1,9 @@
 """Trains the tiny Qwen2.5-VL: first to see, then to speak of what it sees, at last both together.
 
 1. The vision tower alone, with a linear head for each thing that can be said of whoever covers a merged token.
-2. The language model on what the tower sees, the tower at rest.
-3. Both, with a falling rate, the heads kept so that the tower forgets nothing. They are dropped at export.
+2. The language model on words alone: what a caption names, copied from it.
+3. The language model on what the tower sees, the tower at rest.
+4. Both, with a falling rate, the heads kept so that the tower forgets nothing. They are dropped at export.
 """
 
 from __future__ import annotations
@@ -41,18 +42,20 @@ from dataengine.world.training.qwen_network import pictures, read, see
 from dataengine.world.training.qwen_words import HIDDEN, Model, build, export
 from dataengine.world.training.qwen_words import SEEING as EYE
 
-STEPS = 9000
-SEEING, SPEAKING = 0.8, 0.87
-"""Shares of the steps after which the second and the third part begin."""
+STEPS = 11_500
+SEEING, READING, SPEAKING = 0.62, 0.7, 0.94
+"""Shares of the steps after which the second, third and fourth part begin."""
 POOL = 2500
 """Shots to learn from; later steps see them again."""
 LOOKS, WHOLE = 6, 3
 """Shots of which a step of the first part sees the people, and those that it sees whole."""
 TALKS = 12
-"""Shots that a step of the other parts talks about."""
+"""Shots that a step of the last parts talks about."""
+READS = 24
+"""Captions that a step of the second part is about."""
 MUON, ADAM = 0.02, 3e-3
 KEPT = 0.3
-"""Weight of the heads in the third part."""
+"""Weight of the heads in the last part."""
 EVERY_S = 300
 CHECKED = 40
 """Held-out shots that are looked at now and then."""
@@ -212,10 +215,17 @@ def _look(pupil: Pupil, sight: Sight, pool: _Pool, step: int) -> dict[str, Tenso
     return sensed_losses(pupil, sight.awake([*whole, *(image for shot in shots for image in shot.crops)]), 1.0)
 
 
+def _read(pupil: Pupil, teacher: Teacher, step: int, seed: int) -> dict[str, Tensor]:
+    """Loss of a step of the second part, which has no images."""
+    draw = np.random.default_rng((25, seed, step))
+    batch = Batch.of([teacher.reading(draw) for _ in range(READS)])
+    return {"reading": said_loss(pupil.model, batch, torch.empty(0, HIDDEN))[0]}
+
+
 def _talk(
     pupil: Pupil, sight: Sight, teacher: Teacher, pool: _Pool, step: int, seed: int, resting: bool
 ) -> dict[str, Tensor]:
-    """Losses of a step of the other parts: captions and what they name, or owners. Short lessons apart from long."""
+    """Losses of a step of the last parts: captions and what they name, or owners. Short lessons apart from long."""
     draw = np.random.default_rng((23, seed, step))
     shots = [pool[step // 2 * TALKS + i] for i in range(TALKS)]
     if telling := step % 2 == 0:
@@ -250,10 +260,12 @@ def _rates(share: float) -> dict[str, float]:
     if share < SEEING:
         done = share / SEEING
         return {"tower": min(1.0, 0.02 + done * 20) * min(1.0, (1 - done) / 0.4 + 0.05), "words": 0.0}
-    if share < SPEAKING:
-        return {"tower": 0.0, "words": min(1.0, 0.02 + (share - SEEING) * 30)}
-    left = (1 - share) / (1 - SPEAKING)
-    return {"tower": 0.3 * left, "words": left}
+    if share < READING:
+        done = (share - SEEING) / (READING - SEEING)
+        return {"tower": 0.0, "words": min(1.0, 0.05 + done * 20) * min(1.0, (1 - done) / 0.4 + 0.05)}
+    done = (share - READING) / (1 - READING)
+    words = min(1.0, 0.02 + done * 30) * min(1.0, (1 - done) / 0.6)
+    return {"tower": 0.3 * words if share >= SPEAKING else 0.0, "words": words}
 
 
 def train(
@@ -285,11 +297,12 @@ def train(
         for step in range(first, steps):
             share = step / steps
             rates = _rates(share)
-            losses = (
-                _look(pupil, sight, pool, step - first)
-                if share < SEEING
-                else _talk(pupil, sight, teacher, pool, step, seed, rates["tower"] == 0)
-            )
+            if share < SEEING:
+                losses = _look(pupil, sight, pool, step - first)
+            elif share < READING:
+                losses = _read(pupil, teacher, step, seed)
+            else:
+                losses = _talk(pupil, sight, teacher, pool, step, seed, rates["tower"] == 0)
             total = torch.stack(list(losses.values())).sum()
             optimiser.step(total, rates)
             for name, loss in (losses | {"loss": total}).items():
@@ -299,7 +312,7 @@ def train(
                 said = " ".join(f"{name} {loss:.4f}" for name, loss in smooth.items())
                 say(f"{step}/{steps}, {_minutes(spent):.0f} CPU minutes: {said}")
             if step % 300 == 299:
-                say(_checked(pupil, teacher, held, share >= SEEING))
+                say(_checked(pupil, teacher, held, share >= READING))
             if time.monotonic() - exported > EVERY_S:
                 export(output, processor, model)
                 pupil.keep(output / _STATE, step + 1, curve, _minutes(spent))

@@ -102,6 +102,25 @@ def test_captions_that_are_taught_are_true_and_entities_are_copied(teacher: Teac
             assert all(words in asked for words in (person["noun"], *person["attributes"]))
 
 
+def test_reading_is_copying_without_pictures(teacher: Teacher) -> None:
+    for seed in range(20):
+        lesson = teacher.reading(np.random.default_rng(seed))
+        assert lesson.images == ()
+        asked = str(teacher.processor.tokenizer.decode(lesson.ids[lesson.weight == 0]))
+        named = json.loads(
+            str(teacher.processor.tokenizer.decode(lesson.ids[lesson.weight > 0])).removesuffix("<|im_end|>")
+        )
+        assert all(words in asked for person in named["people"] for words in (person["noun"], *person["attributes"]))
+
+
+def test_words_begin_alike_behind_a_space_and_at_the_start(built: tuple[Processor, Model]) -> None:
+    model, known = built[1], built[0].tokenizer.get_vocab()
+    read = model.get_input_embeddings().weight
+    alike = torch.nn.functional.cosine_similarity(read[known["\u0120red"]], read[known["red"]], dim=0)
+    assert alike > 0.8
+    assert torch.equal(read, model.lm_head.weight)
+
+
 @pytest.mark.parametrize("stills", [(), (1,), (0, 1, 2)], ids=str)
 def test_owners_that_are_taught_are_true(teacher: Teacher, shots: list[Material], stills: tuple[int, ...]) -> None:
     """By the crops: whoever a phrase is given to wears it."""
@@ -135,7 +154,16 @@ def test_tokens_are_asked_for_what_covers_them(shots: list[Material]) -> None:
 
 
 def test_a_few_steps_write_a_checkpoint_that_the_adapter_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"POOL": 8, "LOOKS": 4, "TALKS": 4, "CHECKED": 2, "SEEING": 0.4, "SPEAKING": 0.7}.items():
+    for name, value in {
+        "POOL": 8,
+        "LOOKS": 4,
+        "TALKS": 4,
+        "CHECKED": 2,
+        "READS": 4,
+        "SEEING": 0.3,
+        "READING": 0.5,
+        "SPEAKING": 0.8,
+    }.items():
         monkeypatch.setattr(qwen, name, value)
     lines: list[str] = []
     log = qwen.train(tmp_path, steps=10, say=lines.append, scenes=0)
