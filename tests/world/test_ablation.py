@@ -23,7 +23,7 @@ from dataengine.world.ablation import (
 )
 from dataengine.world.cast import GARMENTS
 
-TINY = replace(SIZES["small"], pairs=6, held_out=4)
+TINY = replace(SIZES["small"], pairs=6, held_out=4, frames=1)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_training_pairs_show_two_and_three_people_in_what_they_wear() -> None:
     assert len({sample.pair.key for sample in made}) == TINY.pairs
     for sample in made:
         pair = sample.pair
-        assert pair.split == "train" and pair.frames == 1 and not pair.objects and pair.background is not None
+        assert pair.split == "train" and pair.frames == TINY.frames and not pair.objects and pair.background is not None
         for subject in pair.subjects:
             garment, *held = (attribute.phrase.text.split()[-1] for attribute in subject.attributes)
             assert garment in GARMENTS and held in ([], ["bag"], ["scarf"])
