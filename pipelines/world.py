@@ -19,6 +19,7 @@ class Network(StrEnum):
     GROUNDING_DINO = "grounding_dino"
     SAM = "sam"
     CENTERFACE = "centerface"
+    INSIGHTFACE = "insightface"
 
 
 @world_app.callback()

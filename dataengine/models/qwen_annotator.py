@@ -110,7 +110,7 @@ class QwenAnnotator:
         if problems := entities.problems:
             repaired = await talk.ask(
                 RepairAnswer,
-                (ask("repair", caption=text, count=len(problems), problems=_listed(problems)),),
+                (ask("repair", caption=text, count=len(problems), problems=problem_list(problems)),),
                 schema=_exactly(RepairAnswer, "phrases", len(problems)),
             )
             entities = entities.repaired(repaired.phrases)
@@ -126,13 +126,13 @@ class QwenAnnotator:
         # Other numbers on one person are the same question again.
         rounds = min(self._settings.rounds, len(people)) if len(people) > 1 else 1
         phrases = [entities.phrases[i].text for i in asked]
-        marked = _marked(text, [span for i in asked if (span := entities.phrases[i].span)])
-        prompt = self._prompts.ask("ownership", caption=marked, phrases=_numbered(phrases))
+        shown = marked(text, [span for i in asked if (span := entities.phrases[i].span)])
+        prompt = self._prompts.ask("ownership", caption=shown, phrases=numbered_list(phrases))
         answered = await asyncio.gather(
             *(
                 talk.ask(
                     OwnershipAnswer,
-                    (*_pictures(scene, numbers), prompt),
+                    (*pictures(scene, numbers), prompt),
                     schema=_choices(phrases, len(people)),
                     turn=turn,
                 )
@@ -266,7 +266,7 @@ class _Entities:
         return Caption(text=self.text, people=people, objects=objects, background=background, answers=said)
 
 
-def _pictures(scene: Scene, numbers: Mapping[int, int]) -> list[str | Image]:
+def pictures(scene: Scene, numbers: Mapping[int, int]) -> list[str | Image]:
     """The stills with numbered boxes, then each person alone, in the order of the numbers."""
     parts: list[str | Image] = []
     for still, image in enumerate(scene.images):
@@ -280,18 +280,18 @@ def _pictures(scene: Scene, numbers: Mapping[int, int]) -> list[str | Image]:
     return parts
 
 
-def _marked(text: str, spans: Sequence[Span]) -> str:
+def marked(text: str, spans: Sequence[Span]) -> str:
     """The caption with `[1: man] … [2: black hat]` where the spans are: equal words are told apart by their place."""
     for number, span in sorted(enumerate(spans, 1), key=lambda pair: -pair[1].start):
         text = f"{text[: span.start]}[{number}: {span.of(text)}]{text[span.end :]}"
     return text
 
 
-def _listed(problems: Sequence[tuple[str, str]]) -> str:
+def problem_list(problems: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{i}. {words} ({why})" for i, (words, why) in enumerate(problems, 1))
 
 
-def _numbered(phrases: Sequence[str]) -> str:
+def numbered_list(phrases: Sequence[str]) -> str:
     return "\n".join(f"{i}. {words}" for i, words in enumerate(phrases, 1))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from typing import Protocol
 
 from dataengine.records import Phrase, Record
 from dataengine.spans import Writer
@@ -17,6 +16,13 @@ SIDES = {2: ("left", "right"), 3: ("left", "middle", "right")}
 """Where people stand who share a noun, by how many are seen: the words that tell them apart."""
 _PLACE: dict[Place, str] = {"beach": "on", "street": "on"}
 """Prepositions other than "in"."""
+
+
+class Chance(Protocol):
+    """What a caption's choices are drawn from: numpy's generators, or whoever wants one wording."""
+
+    def random(self) -> float:
+        """In [0, 1)."""
 
 
 class Named(Record):
@@ -41,7 +47,7 @@ def attributes(person: Person) -> tuple[str, ...]:
     return (person.top.phrase, *(item.phrase for item in person.accessories), person.identity.hair_phrase)
 
 
-def caption(people: Sequence[Person], things: Sequence[Object], place: Place, draw: np.random.Generator) -> Caption:
+def caption(people: Sequence[Person], things: Sequence[Object], place: Place, draw: Chance) -> Caption:
     """One of several ways to say it, drawn at random. People come left to right, in a quarter of captions reversed.
 
     Equal nouns are told apart by place, as the annotator's prompt asks: "the man on the left".
@@ -91,7 +97,7 @@ def _nouns(people: Sequence[Person]) -> list[str]:
     ]
 
 
-def _person(text: Writer, called: str, person: Person, draw: np.random.Generator) -> Named:
+def _person(text: Writer, called: str, person: Person, draw: Chance) -> Named:
     """ "man with short brown hair in a red shirt, wearing a blue hat": at most `MENTIONED` attributes."""
     noun = text.phrase(called)
     rest = [item.phrase for item in person.accessories]

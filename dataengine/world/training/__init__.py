@@ -11,7 +11,13 @@ from dataengine.world.training.log import TrainingLog
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 """The committed ones, a folder a network."""
-_MODULES = {"qwen2_5_vl": "qwen", "grounding_dino": "grounding_dino", "sam": "sam", "centerface": "centerface"}
+_MODULES = {
+    "qwen2_5_vl": "qwen",
+    "grounding_dino": "grounding_dino",
+    "sam": "sam",
+    "centerface": "centerface",
+    "insightface": "insightface",
+}
 
 
 class Trainer(Protocol):

@@ -30,21 +30,23 @@ from dataengine.world.training.log import Point, TrainingLog, write_log
 STEPS = 6000
 """Of the detector."""
 BACKBONE_STEPS = 400
-VIEWS, ASKS = 8, 3
+EYES_STEPS = 4000
+"""Steps in which the backbone goes on learning inside of the detector. Then it sees enough, and a step costs less."""
+VIEWS, ASKS = 5, 8
 """Views in a step and phrases asked of each; they share the backbone's pass."""
-CROPS = 0.6
+CROPS = 0.3
 """Share of steps whose views are people's crops, and not whole frames."""
 RATE, SLOW_RATE = 1e-3, 3e-4
 """Learning rates; the slow one is of the backbone, and of where deformable attention looks."""
 WARM_UP, DECAY = 100, 0.25
 """Steps, and share of the steps, in which the learning rate rises to them and falls to nothing."""
-WORDS, PRESENCE = 2.0, 1.0
+WORDS, PRESENCE = 2.0, 2.0
 """Weights of `word_loss` and `presence_loss`."""
-AVERAGE = 0.998
+AVERAGE = 0.99
 """Decay of the moving average of weights that is exported."""
-VIDEOS_FIRST = 250
+VIDEOS_FIRST = 150
 """Videos that are drawn before the first step."""
-EVERY_MINUTES = 4
+EVERY_MINUTES = 3
 """Minutes between two states that a cut-off training can go on from."""
 STATE = "state.safetensors"
 
@@ -158,6 +160,7 @@ def train(
     views = _views(pool, np.random.default_rng((seed, run.step)))
     words = processor().tokenizer
     for shown in itertools.islice(views, steps - run.step):
+        run.model.model.backbone.requires_grad_(run.step < EYES_STEPS)
         run.update(loss(run.model, words, shown), steps)
         run.seconds = before + time.process_time() - started
         if run.step % 100 == 0:

@@ -189,9 +189,9 @@ def _frame_term(scene: Scene, draw: np.random.Generator) -> Term:
     things = [e for e in scene.entities if e.owner is None]
     worn = [e for e in scene.entities if e.owner is not None and e.term.kind not in ("man", "woman")]
     chance = draw.random()
-    if chance < 0.32 or (not things and not worn):
+    if chance < 0.25 or (not things and not worn):
         return Term("person") if draw.random() < 0.9 or not people else people[0].term
-    if chance < 0.82 or not worn:
+    if chance < 0.95 or not worn:
         if not things or draw.random() < 0.15:
             return any_object(draw)
         term = things[int(draw.integers(len(things)))].term

@@ -243,7 +243,10 @@ def test_crops_are_stretched_by_half_a_step_of_the_adapters_aspects_at_most() ->
 
 
 def test_the_committed_checkpoint_finds_what_it_is_trained_to_find() -> None:
-    found = {figure.name: figure for figure in held_out(CHECKPOINTS / "grounding_dino", 30)}
-    assert found["box recall, all"].value >= 0.9
-    assert found["box recall of persons"].value >= 0.9
-    assert found["false positives, all"].value <= 0.15
+    """Floors under what `training.json` says of 200 examples, as 30 vary more."""
+    found = {figure.name: figure.value for figure in held_out(CHECKPOINTS / "grounding_dino", 30)}
+    for kind in ("garments", "hair", "hats", "glasses", "scarves"):
+        assert found[f"box recall of {kind}"] >= 0.85
+    assert found["box recall of persons"] >= 0.88
+    assert found["own garment beside another's of its kind"] >= 0.95
+    assert found["false positives, all"] <= 0.25
