@@ -114,7 +114,7 @@ def settings(size: Size, variant: Variant, seed: int, *, base: Path | None, stor
             "mcam_ratio": variant.mcam_ratio,
             "init": None if base is None else str(base),
         },
-        "text": {"max_tokens": 64},
+        "text": {"max_tokens": 80},
         "data": {
             "height": size.height,
             "width": size.width,

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataengine.lumosx.text import open_tokenizer
 from dataengine.world.ablation import (
     ARC_SIM,
+    HELD_OUT,
     SIZES,
     TRAINING,
     VARIANTS,
@@ -100,3 +102,11 @@ def test_the_large_size_is_larger() -> None:
     for field in Size.__dataclass_fields__:
         if not field.endswith("lr"):
             assert getattr(large, field) > getattr(small, field)
+
+
+def test_no_caption_is_cut() -> None:
+    tokenizer = open_tokenizer("minilm")
+    limit = settings(TINY, VARIANTS[0], 0, base=None, stored=None).text.max_tokens
+    for seed in (TRAINING, HELD_OUT):
+        captions = [stage(seed, number).shots[0].caption.text for number in range(600)]
+        assert max(len(tokenizer(text)["input_ids"]) for text in captions) <= limit
