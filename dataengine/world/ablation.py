@@ -26,7 +26,7 @@ from dataengine.world.cast import CAST, COLOURS, Accessory, Person, Worn, dresse
 from dataengine.world.drawing import Image
 from dataengine.world.make import VideoTruth
 from dataengine.world.pairs import empty, sample, window
-from dataengine.world.script import Actor, Script, Shot
+from dataengine.world.script import FPS, Actor, Script, Shot
 from dataengine.world.things import PLACES, Place
 from dataengine.world.wording import Caption, caption
 
@@ -86,8 +86,8 @@ class Size:
 
 
 SIZES: Mapping[str, Size] = {
-    "small": Size(500, 100, 48, 80, 1, 160, 2, 3, 8, 1000, 120, 6e-3, 4e-3, 8),
-    "large": Size(20_000, 400, 96, 160, 5, 512, 8, 12, 64, 20_000, 4_000, 4e-4, 2e-4, 20),
+    "small": Size(500, 100, 48, 80, 9, 160, 2, 3, 8, 1500, 250, 6e-3, 4e-3, 8),
+    "large": Size(20_000, 400, 96, 160, 17, 512, 8, 12, 64, 20_000, 4_000, 4e-4, 2e-4, 20),
 }
 
 
@@ -114,11 +114,12 @@ def settings(size: Size, variant: Variant, seed: int, *, base: Path | None, stor
             "mcam_ratio": variant.mcam_ratio,
             "init": None if base is None else str(base),
         },
-        "text": {"max_tokens": 64},
+        "text": {"max_tokens": 80},
         "data": {
             "height": size.height,
             "width": size.width,
             "frames": size.frames,
+            "fps": FPS,
             "body_share": 0,
             "text_dropout": 0,
         },

@@ -13,7 +13,9 @@ from dataengine.world.ablation import SIZES, VARIANTS
 from dataengine.world.ablation_result import Ablation
 from pipelines.ablation import EXCHANGED, OTHERS, REAL, Experiment, table
 
-SIZE = replace(SIZES["small"], pairs=8, held_out=4, dim=32, layers=2, batch=2, base_steps=4, steps=2, sampling_steps=2)
+SIZE = replace(
+    SIZES["small"], pairs=8, held_out=4, frames=5, dim=32, layers=2, batch=2, base_steps=4, steps=2, sampling_steps=2
+)
 
 
 @pytest.mark.slow

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataengine.lumosx.text import open_tokenizer
 from dataengine.world.ablation import (
     ARC_SIM,
+    HELD_OUT,
     SIZES,
     TRAINING,
     VARIANTS,
@@ -23,7 +25,7 @@ from dataengine.world.ablation import (
 )
 from dataengine.world.cast import GARMENTS
 
-TINY = replace(SIZES["small"], pairs=6, held_out=4)
+TINY = replace(SIZES["small"], pairs=6, held_out=4, frames=1)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def test_training_pairs_show_two_and_three_people_in_what_they_wear() -> None:
     assert len({sample.pair.key for sample in made}) == TINY.pairs
     for sample in made:
         pair = sample.pair
-        assert pair.split == "train" and pair.frames == 1 and not pair.objects and pair.background is not None
+        assert pair.split == "train" and pair.frames == TINY.frames and not pair.objects and pair.background is not None
         for subject in pair.subjects:
             garment, *held = (attribute.phrase.text.split()[-1] for attribute in subject.attributes)
             assert garment in GARMENTS and held in ([], ["bag"], ["scarf"])
@@ -100,3 +102,11 @@ def test_the_large_size_is_larger() -> None:
     for field in Size.__dataclass_fields__:
         if not field.endswith("lr"):
             assert getattr(large, field) > getattr(small, field)
+
+
+def test_no_caption_is_cut() -> None:
+    tokenizer = open_tokenizer("minilm")
+    limit = settings(TINY, VARIANTS[0], 0, base=None, stored=None).text.max_tokens
+    for seed in (TRAINING, HELD_OUT):
+        captions = [stage(seed, number).shots[0].caption.text for number in range(600)]
+        assert max(len(tokenizer(text)["input_ids"]) for text in captions) <= limit

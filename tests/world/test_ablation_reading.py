@@ -10,7 +10,7 @@ import pytest
 from dataengine.world.ablation import SIZES, Asked, held_out
 from dataengine.world.ablation_reading import SAME_COLOUR, Reading, are_distinct, read
 
-SIZE = replace(SIZES["small"], held_out=16, height=96, width=160)
+SIZE = replace(SIZES["small"], held_out=12, height=96, width=160, frames=1)
 
 
 @pytest.fixture(scope="module")
