@@ -153,6 +153,7 @@ def test_tokens_are_asked_for_what_covers_them(shots: list[Material]) -> None:
         assert set(shot.frame.senses[:, noun]) - {UNASKED} <= nouns
 
 
+@pytest.mark.slow
 def test_a_few_steps_write_a_checkpoint_that_the_adapter_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "POOL": 8,
