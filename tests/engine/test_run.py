@@ -124,8 +124,13 @@ def test_stages_that_cannot_fit_are_refused_instead_of_hanging(journal: Path) ->
 
 def test_ctrl_c_waits_for_the_end_of_what_must_not_be_cut_off() -> None:
     ended = []
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
-        signal.raise_signal(signal.SIGINT)
-        ended.append(True)
-    assert ended
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # What a shell starts in the background ignores Ctrl-C, and these tests may be that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            ended.append(True)
+        assert ended
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
