@@ -92,11 +92,14 @@ class Person(Record):
 
 def identity(number: int) -> Identity:
     """One of the world's people, the same for the same number 0 … `CAST` − 1."""
-    draw = np.random.default_rng((1, number))
-    noun: Noun = "man" if number % 2 else "woman"
+    return somebody(f"person{number:02d}", "man" if number % 2 else "woman", np.random.default_rng((1, number)))
+
+
+def somebody(name: str, noun: Noun, draw: np.random.Generator) -> Identity:
+    """Anybody who could be of the world."""
     styles: tuple[Hair, ...] = ("short", "short", "curly") if noun == "man" else ("long", "long", "bun", "curly")
     return Identity(
-        name=f"person{number:02d}",
+        name=name,
         noun=noun,
         skin=SKINS[int(draw.integers(len(SKINS)))],
         eyes=EYES[int(draw.integers(len(EYES)))],

@@ -6,50 +6,24 @@ Its text is byte-level BPE as the real one's, so that any language can be writte
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import (
     GenerationConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
-    Qwen2Tokenizer,
-    Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
 )
+
+from dataengine.world.training.qwen_words import SPECIAL, processor, vocabulary
 
 VOCABULARY = 700
 HIDDEN, HEADS, HEAD = 128, 4, 32
 MERGED = 28
 """Pixels on a side of the square that becomes one token."""
-SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if loop.first and message['role'] != 'system' %}"
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for content in message['content'] %}"
-    "{% if content['type'] == 'image' or 'image' in content or 'image_url' in content %}"
-    "<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif 'text' in content %}{{ content['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""Qwen2.5-VL's own, without its videos."""
 WORDS = (
     "A woman in a red dress and a man in a dark jacket stand beside a table in front of a green wall. The person on "
     "the left wears glasses and holds an umbrella; the girl on the right has a blue shirt, a white hat, a black bag. "
@@ -61,8 +35,8 @@ SEED = 7
 
 def build(folder: Path) -> Path:
     """A checkpoint with random weights in `folder`, as `save_pretrained` writes it. The same bytes every time."""
-    processor = _processor(WORDS)
-    _save(folder, processor, _model(processor))
+    speaker = _processor(WORDS)
+    _save(folder, speaker, _model(speaker))
     return folder
 
 
@@ -93,36 +67,10 @@ def taught(folder: Path, answers: Mapping[str, str]) -> Path:
 
 
 def _processor(text: str, keys: Sequence[str] = (), answers: Sequence[str] = ()) -> Qwen2_5_VLProcessor:
-    learner = Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learner.decoder = decoders.ByteLevel()
-    learner.train_from_iterator(
-        [text],
-        trainers.BpeTrainer(
-            vocab_size=VOCABULARY,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            min_frequency=1,
-            show_progress=False,
-        ),
-    )
-    learned = json.loads(learner.to_str())["model"]
+    tokens, merges = vocabulary([text], VOCABULARY)
     # No merge leads to a whole answer: it is said, and never read.
-    whole = {_as_bytes(answer): len(learned["vocab"]) + n for n, answer in enumerate(dict.fromkeys(answers))}
-    tokenizer = Qwen2Tokenizer(
-        vocab=learned["vocab"] | whole,
-        merges=[tuple(pair) for pair in learned["merges"]],
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        model_max_length=32768,
-    )
-    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    tokenizer.add_tokens([AddedToken(key, normalized=False) for key in keys])
-    return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(),
-        chat_template=CHAT_TEMPLATE,
-    )
+    whole = {_as_bytes(answer): len(tokens) + n for n, answer in enumerate(dict.fromkeys(answers))}
+    return processor(tokens | whole, merges, keys)
 
 
 def _as_bytes(text: str) -> str:

@@ -23,7 +23,7 @@ from dataengine.config import InsightFaceSettings
 from dataengine.models.insightface_pack import InsightFace
 from dataengine.records import Box
 from dataengine.world import drawing
-from dataengine.world.cast import EYES, HAIR_COLOURS, SKINS, Hair, Identity, Noun
+from dataengine.world.cast import Identity, somebody
 from dataengine.world.training import CHECKPOINTS, centerface
 from dataengine.world.training.centerface import CLEAR, Network, faces, iou, layer, restored, trunk
 from dataengine.world.training.examples import HELD_OUT, TRAINING, Example, compressed, example
@@ -44,21 +44,7 @@ HELD_OUT_EXAMPLES = 300
 
 def stranger(number: int) -> Identity:
     """Somebody who is not in the world: of the same ranges, with numbers from another draw."""
-    draw = np.random.default_rng((23, number))
-    noun: Noun = "man" if number % 2 else "woman"
-    styles: tuple[Hair, ...] = ("short", "curly") if noun == "man" else ("long", "bun", "curly")
-    return Identity(
-        name=f"stranger{number}",
-        noun=noun,
-        skin=SKINS[int(draw.integers(len(SKINS)))],
-        eyes=EYES[int(draw.integers(len(EYES)))],
-        face_width=round(float(draw.uniform(0.74, 0.92)), 3),
-        brow=round(float(draw.uniform(-0.5, 0.5)), 3),
-        mouth=round(float(draw.uniform(0.5, 1.0)), 3),
-        beard=noun == "man" and bool(draw.random() < 0.4),
-        hair=styles[int(draw.integers(len(styles)))],
-        hair_colour=str(draw.choice(tuple(HAIR_COLOURS))),
-    )
+    return somebody(f"stranger{number}", "man" if number % 2 else "woman", np.random.default_rng((23, number)))
 
 
 class Recogniser(nn.Module):

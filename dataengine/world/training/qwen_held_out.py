@@ -119,7 +119,7 @@ def _share(name: str, rights: Sequence[bool]) -> Figure:
 
 
 def _in_captions(one: Case, answer: Caption) -> tuple[int, int]:
-    """Attributes that the person named in that place wears, and all."""
+    """Attributes that the person named in that place wears, and all. An answer may name too few people, or too many."""
     actors = [actor.person for actor in one.shot.actors]
     right = sum(
         mention.phrase.text in attributes(actor)
@@ -143,7 +143,7 @@ def _tied(one: Case, answer: Caption) -> tuple[int, int]:
 
 
 def _owned(one: Case, answer: Caption) -> list[bool]:
-    """Of each phrase of a given caption, whether it went to whom the world says."""
+    """Of each phrase that an answer found in a given caption, whether it went to whom the world says."""
     rights = []
     for position, person in zip(one.shot.caption.order, answer.people, strict=False):
         for mention in (person.noun, *person.attributes):

@@ -8,7 +8,7 @@ words of English is a dozen tokens, and its answer says little but what was seen
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -79,12 +79,12 @@ JSON = (
 
 def build(seed: int) -> tuple[Processor, Model]:
     """The processor, and the model with random weights in float32."""
-    processor = _processor()
+    speaker = processor(*vocabulary(_reading(), VOCABULARY), _pieces())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _model(processor)
-    _begin_alike(processor, model)
-    return processor, model
+        model = _model(speaker)
+    _begin_alike(speaker, model)
+    return speaker, model
 
 
 @torch.no_grad()
@@ -112,29 +112,35 @@ def export(folder: Path, processor: Processor, model: Model) -> None:
     half.save_pretrained(folder)
 
 
-def _processor() -> Processor:
+def vocabulary(texts: Iterable[str], size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Tokens and merges of a byte-level vocabulary that is learned from texts, `size` tokens at most."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     learner.decoder = decoders.ByteLevel()
     learner.train_from_iterator(
-        _reading(),
+        texts,
         trainers.BpeTrainer(
-            vocab_size=VOCABULARY,
+            vocab_size=size,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             min_frequency=1,
             show_progress=False,
         ),
     )
     learned = json.loads(learner.to_str())["model"]
+    return learned["vocab"], [tuple(pair) for pair in learned["merges"]]
+
+
+def processor(tokens: Mapping[str, int], merges: Sequence[tuple[str, str]], pieces: Iterable[str]) -> Processor:
+    """Qwen2.5-VL's processor on a vocabulary; each of `pieces` is one token wherever it stands."""
     tokenizer = Qwen2Tokenizer(
-        vocab=learned["vocab"],
-        merges=[tuple(pair) for pair in learned["merges"]],
+        vocab=dict(tokens),
+        merges=list(merges),
         eos_token="<|im_end|>",  # noqa: S106
         pad_token="<|endoftext|>",  # noqa: S106
         model_max_length=32768,
     )
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in _pieces()])
+    tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in pieces])
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(),
         tokenizer=tokenizer,
