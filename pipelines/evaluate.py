@@ -15,6 +15,7 @@ from dataengine.decide.clips import shot_boundaries
 from dataengine.decide.identities import cluster
 from dataengine.engine.measurements import Measurements, ledgers
 from dataengine.records import STILL_POSITIONS, ShotScores
+from dataengine.shards.card import RUN
 from dataengine.store import Store
 from dataengine.world.evaluate import ALL, Evaluation, Metric, evaluate
 from dataengine.world.evaluation_picture import draw
@@ -29,15 +30,18 @@ REPORT, PICTURE = "evaluation.json", "evaluation.png"
 
 
 def evaluate_build(store: Store, truth: Path) -> Evaluation:
-    """Judge a build and write `evaluation.json` and `evaluation.png` into it.
+    """Judge a dataset and write `evaluation.json` and `evaluation.png` into it.
 
-    Raises `StoreError` when no build is there, `ConfigError` when the truth is missing, damaged or of other videos.
+    One without a build, as `dataengine world pairs` writes it, is judged by its samples alone.
+
+    Raises `StoreError` when no dataset is there, `ConfigError` when the truth is missing, damaged or of other videos.
     """
     try:
         truths = read_truth(truth)
         if not truths:
             raise ConfigError(f"{truth} has no *.truth.json: make it with `dataengine world make`")
-        found = evaluate(store, truths, _cuts(store, truths), _people(store, truths))
+        built = store.exists(RUN)
+        found = evaluate(store, truths, _cuts(store, truths) if built else {}, _people(store, truths) if built else ())
     except ValueError as error:
         raise ConfigError(str(error)) from error
     store.write(REPORT, found.model_dump_json(indent=1).encode())

@@ -46,17 +46,23 @@ def purity(people: Sequence[Recognised]) -> Iterator[tuple[str, str, Score]]:
     """Metric, video and score of everybody.
 
     "people over stills": sightings that show the one whom most of that person's sightings show. "people over clips":
-    people who are who most of their group are.
+    people who are who most of their group are. "people known again": people who are in the group that most of those
+    who are the same are in.
     """
     for person in people:
         right = sum(who == person.identity for who in person.seen) if person.identity else 0
         yield "people over stills", person.video, Score(right, len(person.seen), len(person.seen))
-    groups: dict[int, Counter[str | None]] = defaultdict(Counter)
-    for person in people:
-        if person.group is not None:
-            groups[person.group][person.identity] += 1
-    for person in people:
-        if person.group is not None:
-            most = groups[person.group].most_common(1)[0][0]
-            right = int(person.identity is not None and person.identity == most)
-            yield "people over clips", person.video, Score(right, 1, 1)
+    grouped = [person for person in people if person.group is not None]
+    groups: dict[int | None, Counter[str | None]] = defaultdict(Counter)
+    identities: dict[str | None, Counter[int | None]] = defaultdict(Counter)
+    for person in grouped:
+        groups[person.group][person.identity] += 1
+        identities[person.identity][person.group] += 1
+    for person in grouped:
+        if person.identity is None:
+            yield "people over clips", person.video, Score(0, 1, 1)
+            continue
+        most = groups[person.group].most_common(1)[0][0]
+        usual = identities[person.identity].most_common(1)[0][0]
+        yield "people over clips", person.video, Score(int(person.identity == most), 1, 1)
+        yield "people known again", person.video, Score(int(person.group == usual), 1, 1)

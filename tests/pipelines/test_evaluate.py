@@ -35,3 +35,15 @@ def test_a_folder_without_truth_is_refused(short, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["evaluate", str(short.out), "--truth", str(tmp_path)])
     assert result.exit_code == Exit.USAGE
     assert "has no *.truth.json" in result.output.replace("\n", " ")
+
+
+def test_pairs_that_no_build_made_are_judged_by_their_samples(tmp_path: Path) -> None:
+    videos, out = tmp_path / "world", tmp_path / "pairs"
+    for command, folder, *rest in (("make", videos, "--workers", "1"), ("pairs", out, "--frames", "2")):
+        made = CliRunner().invoke(app, ["world", command, "--clips", "1", "--output", str(folder), *rest])
+        assert made.exit_code == Exit.DONE, made.output
+    judged = CliRunner().invoke(app, ["evaluate", str(out), "--truth", str(videos)])
+    assert judged.exit_code == Exit.DONE, judged.output
+    found = json.loads((out / "evaluation.json").read_text())
+    assert found["samples"] == found["shots"] > found["wrong"] == 0
+    assert not {metric["name"] for metric in found["metrics"]} & {"shots", "people over stills", "people over clips"}

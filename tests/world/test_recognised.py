@@ -39,8 +39,18 @@ def test_a_track_that_changes_people_and_a_face_of_nobody_cost_purity() -> None:
     assert scores(Recognised("a.mp4", (None, None), None))["people over stills"] == Score(0, 2, 2)
 
 
-@pytest.mark.parametrize(("groups", "right"), [((0, 0, 1), 3), ((0, 1, 2), 3), ((0, 0, 0), 2)])
-def test_a_group_of_two_people_is_impure_and_one_cut_in_two_is_not(groups: tuple[int, ...], right: int) -> None:
+@pytest.mark.parametrize(("groups", "pure", "again"), [((0, 0, 1), 3, 3), ((0, 1, 2), 3, 2), ((0, 0, 0), 2, 3)])
+def test_a_group_of_two_people_is_impure_and_one_cut_in_two_is_not_known_again(
+    groups: tuple[int, ...], pure: int, again: int
+) -> None:
     names = ("anna", "anna", "bert")
     people = [Recognised("a.mp4", (name,), group) for name, group in zip(names, groups, strict=True)]
-    assert scores(*people)["people over clips"] == Score(right, 3, 3)
+    found = scores(*people)
+    assert found["people over clips"] == Score(pure, 3, 3)
+    assert found["people known again"] == Score(again, 3, 3)
+
+
+def test_a_face_of_nobody_is_in_no_pure_group_and_cannot_be_known_again() -> None:
+    found = scores(Recognised("a.mp4", (None,), 0), Recognised("b.mp4", ("anna",), 1))
+    assert found["people over clips"] == Score(1, 2, 2)
+    assert found["people known again"] == Score(1, 1, 1)

@@ -30,7 +30,7 @@ from dataengine.world.figure import FACE_PARTS, SCALE, label
 from dataengine.world.script import HEIGHT, WIDTH
 from dataengine.world.training.examples import HELD_OUT, TRAINING, Example, example
 from dataengine.world.training.graph import Graph, values_of
-from dataengine.world.training.log import Figure, Point, TrainingLog, write_log
+from dataengine.world.training.log import Figure, Losses, Point, TrainingLog, log_training
 
 FILE = "centerface.onnx"
 STEPS = 700
@@ -205,19 +205,17 @@ def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callabl
     output.mkdir(parents=True, exist_ok=True)
     file = output / FILE
     onnx.save(exported(network), file)
-    log = TrainingLog(
-        network="CenterFace (its outputs, a smaller network)",
-        parameters=sum(weight.numel() for weight in network.parameters()),
-        bytes=file.stat().st_size,
+    return log_training(
+        output,
+        "CenterFace (its outputs, a smaller network)",
+        weights=network.parameters(),
+        files=[file],
         steps=steps,
         seed=seed,
-        cpu_minutes=round((time.process_time() - began) / 60, 1),
-        torch=torch.__version__,
-        curve=tuple(curve),
+        cpu_seconds=time.process_time() - began,
+        curve=curve,
         held_out=held_out(file, range(HELD_OUT_EXAMPLES)),
     )
-    write_log(output, log)
-    return log
 
 
 def trained(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Network, list[Point]]:
@@ -227,8 +225,7 @@ def trained(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Network,
     network = Network().train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=max(2, steps), pct_start=0.1)
-    pool, recent, every = Pool([], []), [], max(1, steps // 20)
-    curve: list[Point] = []
+    pool, losses = Pool([], []), Losses(steps, say)
     for step in range(steps):
         # The pool grows while it is used, and is full after two thirds of the steps.
         while len(pool.images) < min(POOL, IMAGES * 4 + 1.5 * POOL * step / steps):
@@ -240,12 +237,8 @@ def trained(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Network,
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()
-        recent.append(loss.item())
-        if step % every == every - 1 or step == steps - 1:
-            curve.append(Point(step=step + 1, loss=round(float(np.mean(recent)), 4)))
-            say(f"{step + 1}: loss {curve[-1].loss:.3f}")
-            recent = []
-    return network.eval(), curve
+        losses.add(step, loss.item())
+    return network.eval(), losses.curve
 
 
 def held_out(file: Path, indices: Sequence[int]) -> tuple[Figure, ...]:

@@ -54,11 +54,17 @@ class Example:
 
 def example(seed: int, index: int) -> Example:
     """The example of this index: one frame of the video with the same number."""
+    made, number, quality = moment(seed, index)
+    # Without its grain, which coding takes away and which costs as much as all of the drawing.
+    return Example(made, number, compressed(drawing.frame(made, number), quality))
+
+
+def moment(seed: int, index: int) -> tuple[Script, int, int]:
+    """The script, the number of the frame and the JPEG quality of an example that was not drawn."""
     made, draw = script(seed, index), np.random.default_rng((11, seed, index))
     clear = [number for number in range(made.frames) if _clear(made, number)]
     number = clear[int(draw.integers(len(clear)))]
-    # Without its grain, which coding takes away and which costs as much as all of the drawing.
-    return Example(made, number, compressed(drawing.frame(made, number), int(draw.integers(*QUALITIES))))
+    return made, number, int(draw.integers(*QUALITIES))
 
 
 def compressed(image: Image, quality: int) -> Image:

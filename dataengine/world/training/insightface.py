@@ -26,13 +26,13 @@ from dataengine.world import drawing
 from dataengine.world.cast import Identity, somebody
 from dataengine.world.training import CHECKPOINTS, centerface
 from dataengine.world.training.centerface import CLEAR, Network, faces, iou, layer, restored, trunk
-from dataengine.world.training.examples import HELD_OUT, TRAINING, Example, compressed, example
+from dataengine.world.training.examples import HELD_OUT, TRAINING, Example, compressed, example, moment
 from dataengine.world.training.graph import Graph, values_of
-from dataengine.world.training.log import Figure, Point, TrainingLog, write_log
+from dataengine.world.training.log import Figure, Losses, Point, TrainingLog, log_training
 
 DETECTOR, RECOGNISER = "det.onnx", "rec.onnx"
 SIDE, EMBEDDING = 112, 512
-STRANGERS = 800
+STRANGERS = 240
 """People that the recogniser learns to tell apart."""
 FRAMES = 2000
 """Frames that they are seen in."""
@@ -77,18 +77,17 @@ def crops(one: Example, draw: np.random.Generator) -> Iterator[tuple[int, NDArra
 
 def strange(seed: int, index: int, draw: np.random.Generator) -> tuple[Example, list[int]]:
     """An example in which strangers play the people; and who they are."""
-    shown = example(seed, index)
-    at, _ = drawing.place(shown.script, shown.number)
-    who = [int(number) for number in draw.choice(STRANGERS, len(shown.shot.actors), replace=False)]
+    script, number, quality = moment(seed, index)
+    at, _ = drawing.place(script, number)
+    shots = list(script.shots)
+    who = [int(one) for one in draw.choice(STRANGERS, len(shots[at].actors), replace=False)]
     actors = tuple(
-        actor.model_copy(update={"person": actor.person.model_copy(update={"identity": stranger(number)})})
-        for actor, number in zip(shown.shot.actors, who, strict=True)
+        actor.model_copy(update={"person": actor.person.model_copy(update={"identity": stranger(one)})})
+        for actor, one in zip(shots[at].actors, who, strict=True)
     )
-    shots = list(shown.script.shots)
-    shots[at] = shown.shot.model_copy(update={"actors": actors})
-    script = shown.script.model_copy(update={"shots": tuple(shots)})
-    image = compressed(drawing.frame(script, shown.number), int(draw.integers(60, 96)))
-    return Example(script, shown.number, image), who
+    shots[at] = shots[at].model_copy(update={"actors": actors})
+    script = script.model_copy(update={"shots": tuple(shots)})
+    return Example(script, number, compressed(drawing.frame(script, number), quality)), who
 
 
 def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callable[[str], None] = print) -> TrainingLog:
@@ -101,19 +100,17 @@ def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callabl
     onnx.save(exported_detector(detector), output / DETECTOR)
     recogniser, curve = _learned(steps, seed, say)
     onnx.save(exported_recogniser(recogniser), output / RECOGNISER)
-    log = TrainingLog(
-        network="InsightFace pack (its outputs, smaller networks)",
-        parameters=sum(weight.numel() for part in (detector, recogniser) for weight in part.parameters()),
-        bytes=sum((output / name).stat().st_size for name in (DETECTOR, RECOGNISER)),
+    return log_training(
+        output,
+        "InsightFace pack (its outputs, smaller networks)",
+        weights=[*detector.parameters(), *recogniser.parameters()],
+        files=[output / DETECTOR, output / RECOGNISER],
         steps=steps,
         seed=seed,
-        cpu_minutes=round((time.process_time() - began) / 60, 1),
-        torch=torch.__version__,
-        curve=tuple(curve),
+        cpu_seconds=time.process_time() - began,
+        curve=curve,
         held_out=held_out(output, range(HELD_OUT_EXAMPLES)),
     )
-    write_log(output, log)
-    return log
 
 
 def _learned(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Recogniser, list[Point]]:
@@ -124,8 +121,7 @@ def _learned(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Recogni
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=max(2, steps), pct_start=0.1)
     images: list[NDArray[np.uint8]] = []
     whose: list[int] = []
-    frame, recent, every = 0, [], max(1, steps // 20)
-    curve: list[Point] = []
+    frame, losses = 0, Losses(steps, say)
     for step in range(steps):
         # Frames are drawn while they are learned from, up to two thirds of the steps.
         while frame < FRAMES and (frame < FACES or frame < 1.5 * FRAMES * step / steps):
@@ -146,12 +142,8 @@ def _learned(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Recogni
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()
-        recent.append(loss.item())
-        if step % every == every - 1 or step == steps - 1:
-            curve.append(Point(step=step + 1, loss=round(float(np.mean(recent)), 4)))
-            say(f"recogniser {step + 1}: loss {curve[-1].loss:.3f}")
-            recent = []
-    return network.eval(), curve
+        losses.add(step, loss.item())
+    return network.eval(), losses.curve
 
 
 def exported_recogniser(network: Recogniser) -> onnx.ModelProto:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from dataengine.records import Record
 
@@ -39,6 +43,58 @@ class TrainingLog(Record):
     torch: str
     curve: tuple[Point, ...]
     held_out: tuple[Figure, ...]
+
+
+@dataclass
+class Losses:
+    """The curve of a training of this many steps, a point a twentieth of it; every point is told as it is made."""
+
+    steps: int
+    say: Callable[[str], None]
+    curve: list[Point] = field(default_factory=list)
+    _recent: list[float] = field(default_factory=list)
+
+    def add(self, step: int, loss: float) -> None:
+        """The loss of a step, which are counted from 0."""
+        self._recent.append(loss)
+        every = max(1, self.steps // 20)
+        if step % every == every - 1 or step == self.steps - 1:
+            self.curve.append(Point(step=step + 1, loss=round(sum(self._recent) / len(self._recent), 4)))
+            self.say(f"{step + 1}: loss {self.curve[-1].loss:.3f}")
+            self._recent.clear()
+
+
+def log_training(
+    folder: Path,
+    network: str,
+    *,
+    weights: Iterable[Tensor],
+    files: Iterable[Path],
+    steps: int,
+    seed: int,
+    cpu_seconds: float,
+    curve: Sequence[Point],
+    held_out: Sequence[Figure],
+) -> TrainingLog:
+    """Write the log of a training that is done into its checkpoint's folder.
+
+    Args:
+        weights: of the network, to be counted.
+        files: of the checkpoint.
+    """
+    log = TrainingLog(
+        network=network,
+        parameters=sum(weight.numel() for weight in weights),
+        bytes=sum(file.stat().st_size for file in files),
+        steps=steps,
+        seed=seed,
+        cpu_minutes=round(cpu_seconds / 60, 1),
+        torch=torch.__version__,
+        curve=tuple(curve),
+        held_out=tuple(held_out),
+    )
+    write_log(folder, log)
+    return log
 
 
 def write_log(folder: Path, log: TrainingLog) -> None:
