@@ -79,20 +79,15 @@ def measured(truth: VideoTruth, number: int, frames: int | None = None) -> Measu
     """
     clip, first, count = window(truth, number, frames)
     shot, made = truth.shots[number], truth.script
-    at = [first + min(int(share * count), count - 1) for share in STILL_POSITIONS]
+    at, stills = stills_of(truth, number, frames)
     seen = {n: _entities(truth, n) for n in set(at)}
-    pictures = {n: _jpeg(drawing.frame(made, n)) for n in set(at)}
     found = [m.model_copy(update={"still": still}) for still, n in enumerate(at) for m in seen[n].values()]
     named = [m for m in found if not m.entity.endswith(".face")]
     place = made.shots[number]
     return Measured(
         clip=clip,
         source_names=(f"{truth.name}.mp4",),
-        stills=Stills(
-            width=truth.width,
-            height=truth.height,
-            stills=tuple(Still(time_s=(n + 0.5) / truth.fps, image=pictures[n]) for n in at),
-        ),
+        stills=stills,
         people=People(people=tuple(_person(i, [seen[n] for n in at]) for i in range(len(shot.people)))),
         caption=_caption(truth, number),
         grounding=Grounding(
@@ -148,7 +143,16 @@ def write_samples(out: Store, made: Iterable[Sample], settings: ShardSettings | 
     return len(rows)
 
 
-def window(truth: VideoTruth, number: int, frames: int | None) -> tuple[Clip, int, int]:
+def stills_of(truth: VideoTruth, number: int, frames: int | None = None) -> tuple[list[int], Stills]:
+    """The frames of the video that a shot's stills show, and the stills. `frames`: see `measured`."""
+    _, first, count = window(truth, number, frames)
+    at = [first + min(int(share * count), count - 1) for share in STILL_POSITIONS]
+    pictures = {n: _jpeg(drawing.frame(truth.script, n)) for n in set(at)}
+    shown = tuple(Still(time_s=(n + 0.5) / truth.fps, image=pictures[n]) for n in at)
+    return at, Stills(width=truth.width, height=truth.height, stills=shown)
+
+
+def window(truth: VideoTruth, number: int, frames: int | None = None) -> tuple[Clip, int, int]:
     """A shot's clip, its first frame in the video, and how many it has. `frames`: see `measured`."""
     shot = truth.shots[number]
     first, end = round(shot.start_s * truth.fps), round(shot.end_s * truth.fps)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar, get_args
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ from dataengine.config import InsightFaceSettings
 from dataengine.models.insightface_pack import InsightFace
 from dataengine.records import Box
 from dataengine.world import drawing
-from dataengine.world.cast import Identity, somebody
+from dataengine.world.cast import EYES, HAIR_COLOURS, SKINS, Hair, Identity, somebody
 from dataengine.world.training import CHECKPOINTS, centerface
 from dataengine.world.training.centerface import CLEAR, Network, faces, iou, layer, restored, trunk
 from dataengine.world.training.examples import HELD_OUT, TRAINING, Example, compressed, example, moment
@@ -52,16 +53,47 @@ class Recogniser(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            [layer(3, 16, 2), layer(16, 32, 2), layer(32, 64, 2), layer(64, 96, 2), layer(96, 96)]
-        )
+        self.layers = nn.ModuleList([layer(3, 32, 2), layer(32, 64, 2), layer(64, 96), layer(96, 96, 2), layer(96, 96)])
         self.places = nn.Conv2d(96, 96, 7, groups=96)  # as MobileFaceNet: where a feature is matters
         self.embedding = nn.Conv2d(96, EMBEDDING, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
+        """What the embedding is made of, [B, 96, 1, 1]."""
+        images = F.avg_pool2d(images, 2)  # a face of the world has half as many pixels
         for one in self.layers:
             images = one(images)
-        return self.embedding(self.places(images)).flatten(1)
+        return self.places(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.embedding(self.features(images)).flatten(1)
+
+
+class Looks(nn.Module):
+    """Reads off the features what a face looks like; for the training alone, which learns faster with it."""
+
+    CHOICES: ClassVar[tuple[tuple[object, ...], ...]] = (
+        SKINS, EYES, get_args(Hair), tuple(HAIR_COLOURS), (False, True),
+    )  # fmt: skip
+    RANGES: ClassVar[tuple[tuple[float, float], ...]] = ((0.83, 0.05), (0.0, 0.3), (0.75, 0.15))
+    """Middle and spread of a face's width, brow and mouth."""
+
+    def __init__(self, people: Sequence[Identity]) -> None:
+        super().__init__()
+        chosen = [(who.skin, who.eyes, who.hair, who.hair_colour, who.beard) for who in people]
+        sizes = torch.tensor([(who.face_width, who.brow, who.mouth) for who in people])
+        middle, spread = torch.tensor(self.RANGES).T
+        self._kinds = torch.tensor(
+            [[of.index(one) for of, one in zip(self.CHOICES, row, strict=True)] for row in chosen]
+        )
+        self._sizes = (sizes - middle) / spread
+        self._widths = [*map(len, self.CHOICES), len(self.RANGES)]
+        self.head = nn.Linear(96, sum(self._widths))
+
+    def forward(self, features: Tensor, who: Tensor) -> Tensor:
+        """The loss for features [B, 96, 1, 1] of these people [B]."""
+        *kinds, sizes = self.head(features.flatten(1)).split(self._widths, 1)
+        wrong = [F.cross_entropy(said, true) for said, true in zip(kinds, self._kinds[who].T, strict=True)]
+        return torch.stack(wrong).sum() + 2 * (sizes - self._sizes[who]).abs().mean()
 
 
 def crops(one: Example, draw: np.random.Generator) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -72,7 +104,7 @@ def crops(one: Example, draw: np.random.Generator) -> Iterator[tuple[int, NDArra
     for face in faces(one):
         if face.pixels >= 4 * CLEAR:
             width = face.box[2] - face.box[0]
-            yield face.actor, norm_crop(one.image, face.landmarks + draw.normal(0, 0.015 * width, (5, 2)), SIDE)
+            yield face.actor, norm_crop(one.image, face.landmarks + draw.normal(0, 0.02 * width, (5, 2)), SIDE)
 
 
 def strange(seed: int, index: int, draw: np.random.Generator) -> tuple[Example, list[int]]:
@@ -116,8 +148,9 @@ def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callabl
 def _learned(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Recogniser, list[Point]]:
     torch.manual_seed(seed)
     draw = np.random.default_rng((29, seed))
-    network, centres = Recogniser().train(), nn.Parameter(torch.randn(STRANGERS, EMBEDDING))
-    optimiser = torch.optim.AdamW([*network.parameters(), centres], lr=RATE, weight_decay=1e-3)
+    network, looks = Recogniser().train(), Looks([stranger(number) for number in range(STRANGERS)])
+    centres = nn.Parameter(torch.randn(STRANGERS, EMBEDDING))
+    optimiser = torch.optim.AdamW([*network.parameters(), *looks.parameters(), centres], lr=RATE, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=max(2, steps), pct_start=0.1)
     images: list[NDArray[np.uint8]] = []
     whose: list[int] = []
@@ -135,10 +168,11 @@ def _learned(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Recogni
         flip = torch.from_numpy(draw.random(FACES) < 0.5)[:, None, None, None]
         data = (torch.where(flip, data.flip(3), data) - 127.5) / 127.5
         right = torch.tensor([whose[i] for i in chosen])
-        cosine = F.linear(F.normalize(network(data)), F.normalize(centres))
+        features = network.features(data)
+        cosine = F.linear(F.normalize(network.embedding(features).flatten(1)), F.normalize(centres))
         margin = MARGIN * min(1.0, 3 * step / steps) * F.one_hot(right, STRANGERS)
         loss = F.cross_entropy(SCALE * (cosine - margin), right)
-        loss.backward()
+        (loss + looks(features, right)).backward()
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()
@@ -149,7 +183,7 @@ def _learned(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Recogni
 def exported_recogniser(network: Recogniser) -> onnx.ModelProto:
     """The network in evaluation mode, for any number of faces."""
     graph = Graph()
-    x = "data"
+    x = graph.node("AveragePool", "data", kernel_shape=[2, 2], strides=[2, 2])
     for one in network.layers:
         x = graph.layer(x, one)
     x = graph.node("Conv", x, *graph.weights(*values_of(network.places)), kernel_shape=[7, 7], group=96)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,26 @@ import onnxruntime
 import pytest
 import torch
 
-from dataengine.config import CenterFaceSettings, InsightFaceSettings
+from dataengine.config import CenterFaceSettings, FaceSettings, IdentityRules, InsightFaceSettings
+from dataengine.decide.identities import cluster
+from dataengine.measure.faces import FacesStage
 from dataengine.models.centerface import CenterFace
 from dataengine.models.insightface_pack import InsightFace
+from dataengine.records import SourceVideo, Stills
+from dataengine.stage import Row
 from dataengine.world.cast import CAST, identity
-from dataengine.world.training import centerface, insightface
+from dataengine.world.judge import Score
+from dataengine.world.make import VideoTruth, scripts
+from dataengine.world.pairs import stills_of, window
+from dataengine.world.recognised import Recognised, purity, whose_face
+from dataengine.world.training import CHECKPOINTS, centerface, insightface
 from dataengine.world.training.examples import TRAINING, example
 from dataengine.world.training.insightface import crops, exported_detector, exported_recogniser, strange, stranger
 from dataengine.world.training.log import read_log
+
+CLIPS = 20
+FLOORS = {"people over stills": 0.98, "people over clips": 0.9, "people known again": 0.9}
+SOURCE = SourceVideo(source_id="world", uri="", names=(), size_bytes=0)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +105,54 @@ def test_strangers_are_nobody_of_the_world_and_play_in_its_videos() -> None:
             assert crop.shape == (112, 112, 3)
             skin = np.median(crop[70:84, 40:72].reshape(-1, 3), axis=0)
             assert np.abs(skin - shown.shot.actors[number].person.identity.skin).max() < 40
+
+
+def test_looks_are_read_off_the_features_of_their_own_face() -> None:
+    people = [stranger(number) for number in range(6)]
+    looks = insightface.Looks(people)
+    true = people[2]
+    told = [
+        *(20.0 * (choice == one) for of, one in zip(
+            looks.CHOICES, (true.skin, true.eyes, true.hair, true.hair_colour, true.beard), strict=True
+        ) for choice in of),
+        *((size - middle) / spread for size, (middle, spread) in zip(
+            (true.face_width, true.brow, true.mouth), looks.RANGES, strict=True
+        )),
+    ]  # fmt: skip
+    with torch.no_grad():
+        looks.head.weight.zero_()
+        looks.head.bias.copy_(torch.tensor(told))
+        losses = [float(looks(torch.randn(1, 96, 1, 1), torch.tensor([number]))) for number in range(len(people))]
+    assert losses[2] < 1e-4
+    assert min(losses[:2] + losses[3:]) > 1
+
+
+def test_the_committed_pack_knows_people_again_over_clips() -> None:
+    """The faces stage on the stills of true clips, and the corpus's own clustering at its default threshold."""
+    chosen = InsightFaceSettings(weights=str(CHECKPOINTS / "insightface"), side=288, device="cpu")
+    stage = FacesStage(FaceSettings(detector="insightface", insightface=chosen))
+    stage.setup()
+    people: list[Recognised] = []
+    clips, embeddings = [], []
+    for truth in map(VideoTruth.of, scripts(CLIPS, 1)):
+        for number in range(len(truth.shots)):
+            (clip, *_), (_, stills) = window(truth, number), stills_of(truth, number)
+            (found,) = stage.process([Row(SOURCE, clip, {Stills: stills})])
+            for person in found.people:
+                seen = (whose_face(truth, stills.stills[s.still].time_s, s.face) for s in person.sightings)
+                people.append(Recognised(truth.name, tuple(seen), None))
+                clips.append(clip.clip_id)
+                embeddings.append(person.embedding)
+    rules = IdentityRules()
+    labels = cluster(np.array(embeddings, np.float16), clips, rules.threshold, rules.neighbours)
+    people = [one._replace(group=int(label)) for one, label in zip(people, labels, strict=True)]
+    totals: dict[str, list[Score]] = defaultdict(list)
+    for metric, _, score in purity(people):
+        totals[metric].append(score)
+    values = {metric: sum(s.right for s in scores) / sum(s.true for s in scores) for metric, scores in totals.items()}
+    assert len({one.identity for one in people}) >= 15
+    assert set(values) == set(FLOORS)
+    assert all(values[metric] >= floor for metric, floor in FLOORS.items()), values
 
 
 def test_a_few_steps_run_and_the_adapter_takes_what_they_leave(tmp_path: Path, monkeypatch) -> None:
