@@ -94,13 +94,14 @@ bench-lumosx: setup ## The DiT's fast path against the released way
 	$(BIN)/python tests/bench/lumosx_cpu.py
 
 world-models: setup ## Train the world's tiny checkpoints again, one after the other: hours of one core
-	@for network in qwen2_5_vl grounding_dino sam centerface; do $(BIN)/dataengine world train $$network || exit 1; done
+	@for network in qwen2_5_vl grounding_dino sam centerface insightface; do $(BIN)/dataengine world train $$network || exit 1; done
 
 CLIPS ?= 500
 ACCURACY := runs/accuracy
 accuracy: setup ## The production profile, on tiny checkpoints, against the truth of CLIPS=500 clips of the world
 	$(BIN)/dataengine world make --clips $(CLIPS) --seed 1 --output $(ACCURACY)/world
-	$(BIN)/dataengine build --profile world --input $(ACCURACY)/world --output $(ACCURACY)/shards decide.pairs.val_share=0
+	$(BIN)/dataengine build --profile world --input $(ACCURACY)/world --output $(ACCURACY)/shards \
+	  stages.faces.detector=insightface decide.pairs.val_share=0
 	$(BIN)/dataengine evaluate $(ACCURACY)/shards --truth $(ACCURACY)/world
 
 ABLATION := runs/ablation

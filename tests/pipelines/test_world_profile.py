@@ -9,7 +9,8 @@ from dataengine.config import BuildSettings
 from pipelines.terminal import Kind, settings_of
 
 SIZES = {
-    "weights", "revision", "device", "resources", "images", "frames", "max_pixels", "rounds", "vllm", "face_min_px",
+    "weights", "revision", "device", "resources", "images", "side", "frames", "max_pixels", "rounds", "vllm",
+    "face_min_px",
 }  # fmt: skip
 """Paths, and how much of something: nothing here names another network, prompt, stage or rule."""
 
@@ -28,7 +29,7 @@ def test_all_that_is_named_is_committed() -> None:
     stages = settings.stages
     for place in (
         stages.caption.qwen.weights, stages.ground.grounding_dino.weights, stages.segment.sam.weights,
-        stages.faces.grounding_dino.weights,
+        stages.faces.grounding_dino.weights, stages.faces.centerface.weights, stages.faces.insightface.weights,
     ):  # fmt: skip
         assert (CHECKPOINTS.parents[2] / place).exists(), place
         assert place.startswith("dataengine/world/checkpoints/")

@@ -33,12 +33,12 @@ from dataengine.world.training.log import Figure, Losses, Point, TrainingLog, lo
 
 DETECTOR, RECOGNISER = "det.onnx", "rec.onnx"
 SIDE, EMBEDDING = 112, 512
-STRANGERS = 240
+STRANGERS = 800
 """People that the recogniser learns to tell apart."""
-FRAMES = 2000
+FRAMES = 4000
 """Frames that they are seen in."""
-STEPS, FACES, RATE = 600, 64, 2e-3
-SCALE, MARGIN = 24.0, 0.3
+STEPS, FACES, RATE = 2000, 64, 2e-3
+SCALE, MARGIN = 32.0, 0.4
 """CosFace's (Wang et al. 2018): cosines are multiplied by the one, after the other is taken from the right one."""
 HELD_OUT_EXAMPLES = 300
 
@@ -53,7 +53,7 @@ class Recogniser(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([layer(3, 32, 2), layer(32, 64, 2), layer(64, 96), layer(96, 96, 2), layer(96, 96)])
+        self.layers = nn.ModuleList([layer(3, 32, 2), layer(32, 64, 2), layer(64, 96, 2), layer(96, 96)])
         self.places = nn.Conv2d(96, 96, 7, groups=96)  # as MobileFaceNet: where a feature is matters
         self.embedding = nn.Conv2d(96, EMBEDDING, 1)
 
@@ -149,7 +149,7 @@ def _learned(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Recogni
     torch.manual_seed(seed)
     draw = np.random.default_rng((29, seed))
     network, looks = Recogniser().train(), Looks([stranger(number) for number in range(STRANGERS)])
-    centres = nn.Parameter(torch.randn(STRANGERS, EMBEDDING))
+    centres = nn.Parameter(torch.randn(STRANGERS, EMBEDDING) * 0.05)  # short ones turn quickly
     optimiser = torch.optim.AdamW([*network.parameters(), *looks.parameters(), centres], lr=RATE, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=max(2, steps), pct_start=0.1)
     images: list[NDArray[np.uint8]] = []
