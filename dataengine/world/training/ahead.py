@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ class WorkerError(RuntimeError):
     """A worker could not make an item, or ended before its time."""
 
 
-def ahead(make: Callable[[int], T], steps: range, workers: int) -> Iterator[T]:
+def ahead(make: Callable[[int], T], steps: range, workers: int) -> Generator[T]:
     """`make(step)` for every step, in order.
 
     Worker `i` makes every `workers`-th item from the i-th on, with a copy of `make` of its own: one that keeps
