@@ -84,7 +84,7 @@ def network(backbone: ResNetBackbone, plan: Plan) -> GroundingDinoForObjectDetec
         words.bias.fill_(-0.2)
         model.model.decoder.layer_norm.bias.fill_(0.2)
         model.model.enc_output_norm.bias.fill_(0.2)
-    return model
+    return model.to(torch.get_default_device())  # some of the library's parameters are always made on the CPU
 
 
 def eyes(plan: Plan) -> ResNetBackbone:
