@@ -84,7 +84,9 @@ def network(backbone: ResNetBackbone, plan: Plan) -> GroundingDinoForObjectDetec
         words.bias.fill_(-0.2)
         model.model.decoder.layer_norm.bias.fill_(0.2)
         model.model.enc_output_norm.bias.fill_(0.2)
-    return model.to(torch.get_default_device())  # some of the library's parameters are always made on the CPU
+    # Nothing is dropped out, and in training the library stops to look for infinities. Some of its parameters are made
+    # on the CPU whatever the default device is.
+    return model.eval().to(torch.get_default_device())
 
 
 def eyes(plan: Plan) -> ResNetBackbone:
