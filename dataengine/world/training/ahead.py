@@ -17,7 +17,7 @@ class WorkerError(RuntimeError):
     """A worker could not make an item, or ended before its time."""
 
 
-def ahead(make: Callable[[int], T], steps: range, workers: int) -> Generator[T, None, None]:
+def ahead(make: Callable[[int], T], steps: range, workers: int) -> Generator[T]:
     """`make(step)` for every step, in order.
 
     Worker `i` makes every `workers`-th item from the i-th on, with a copy of `make` of its own: one that keeps

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from dataengine.world.training.ahead import ahead
 from dataengine.world.training.clock import Clock
+from dataengine.world.training.device import device_name, training_on
 from dataengine.world.training.examples import HELD_OUT, TRAINING
 from dataengine.world.training.log import FILE, Point, TrainingLog, write_log
 from dataengine.world.training.muon import Muon
@@ -270,9 +271,8 @@ def train(
     """
     plan, clock = PLANS[device], Clock(steps if steps or minutes else PLANS[device].steps, minutes)
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("high")  # TF32, on a GPU
     torch.manual_seed(seed)
-    with torch.device(device), closing(ahead(Portions(TRAINING), range(plan.pool), workers)) as portions:
+    with training_on(device), closing(ahead(Portions(TRAINING), range(plan.pool), workers)) as portions:
         processor, model = build(seed)
         pupil = Pupil.of(model.to(device))
         first, curve, spent = pupil.restore(resume / _STATE) if resume is not None else (0, [], 0.0)
@@ -305,6 +305,8 @@ def train(
         steps=step,
         seed=seed,
         cpu_minutes=round(_minutes(spent), 1),
+        minutes=round(clock.seconds / 60, 1),
+        device=device_name(device),
         torch=torch.__version__,
         curve=tuple(curve),
         held_out=held_out(output, scenes) if scenes else (),

@@ -46,7 +46,7 @@ def test_errors_and_ends() -> None:
         next(made)
     endless = ahead(Counting(), range(10**9), 1)
     assert next(endless)[0] == 0
-    endless.close()  # type: ignore[attr-defined]
+    endless.close()
     with pytest.raises(WorkerError, match="step 1 ended with exit code 7"):
         list(ahead(Counting(dies_at=1), range(3), 1))
     assert not multiprocessing.active_children()
