@@ -131,14 +131,14 @@ class Batch:
 
 
 def said_loss(model: Model, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the answers' tokens; and whether each of the weightiest would be right."""
+    """Cross-entropy of the answers' tokens; and whether each would be right."""
     embedded = model.model.language_model.embed_tokens(batch.ids)
     shape = embedded.shape
     embedded = embedded.flatten(0, 1).index_copy(0, batch.pictured, seen).view(shape)
     hidden = read(model, embedded, batch.positions, batch.hide())
-    logits = model.lm_head(hidden.flatten(0, 1)[batch.asked])
+    logits = model.lm_head(hidden.flatten(0, 1).index_select(0, batch.asked))
     loss = (F.cross_entropy(logits, batch.target, reduction="none") * batch.weight).sum() / batch.weight.sum()
-    return loss, (logits.argmax(-1) == batch.target)[batch.weight == batch.weight.max()]
+    return loss, logits.detach().argmax(-1) == batch.target
 
 
 def sense_loss(heads: nn.Linear, seen: Tensor, senses: Tensor) -> Tensor:
@@ -414,5 +414,6 @@ class Watched:
             for kind, some in lessons.items():
                 batch = Batch.of(some, int(self._pupil.model.config.image_token_id))
                 loss, right = said_loss(self._pupil.model, batch, self._sight.awake(batch.images).tokens)
-                found.append(f"  {kind}: loss {float(loss):.4f} right {float(right.float().mean()):.4f}")
+                weightiest = right[batch.weight == batch.weight.max()].float().mean()
+                found.append(f"  {kind}: loss {float(loss):.4f} right {float(weightiest):.4f}")
         return "\n".join(found)

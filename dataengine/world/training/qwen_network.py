@@ -2,7 +2,7 @@
 
 Many images are seen at once, and several answers about the same images are read in one sequence: each branch sees what
 all share and itself. The two frames that a still image is doubled to are added up before the patch embedding. Attention
-is plain matrices: its backward pass is faster here than the fused one's.
+on a CPU is plain matrices: its backward pass is faster than the fused one's.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Pictures:
 
     Attributes:
         patches: float32 [patches, 3 · 14 · 14].
-        places: int64 [images, most patches] into `patches`; the first patch where an image has fewer.
+        places: int64 [images, most patches] into `patches`; where an image has fewer, any: not one and the same, as
+            sums over many equal places are slow.
         there: bool of the same shape.
         back: int64 [patches], where each patch stands in the flattened `places`.
         turns: float32 [patches, head / 2], the angles of the rotary embedding.
@@ -62,7 +63,7 @@ def pictures(images: Sequence[Tensor], grids: Sequence[tuple[int, int]]) -> Pict
     most, starts = max(counts), np.concatenate([[0], np.cumsum(counts)])
     reach = np.arange(most)
     there = reach < np.array(counts)[:, None]
-    places = np.where(there, starts[:-1, None] + reach, 0)
+    places = (starts[:-1, None] + reach) % starts[-1]
     back = np.flatnonzero(there.ravel())
     turns = np.concatenate([_turns(*grid) for grid in grids])
     as_tensors = (torch.as_tensor(values) for values in (places, there, back, turns))
@@ -115,8 +116,11 @@ def _seeing_block(
     joint = F.linear(_norm(hidden, before), joint_w, joint_b)
     query, key, value = joint.view(-1, 3, SEEING_HEADS, SEEING // SEEING_HEADS).unbind(1)
     query, key = _turned(query, cos, sin), _turned(key, cos, sin)
-    query, key, value = (part[places].transpose(1, 2) for part in (query, key, value))
-    mixed = _attention(query, key, value, hide).transpose(1, 2).reshape(-1, SEEING)[back]
+    query, key, value = (
+        part.index_select(0, places.flatten()).view(*places.shape, SEEING_HEADS, -1).transpose(1, 2)
+        for part in (query, key, value)
+    )
+    mixed = _attention(query, key, value, hide).transpose(1, 2).reshape(-1, SEEING).index_select(0, back)
     hidden = hidden + F.linear(mixed, out_w, out_b)
     gate_w, gate_b, up_w, up_b, down_w, down_b = mlp
     normed = _norm(hidden, behind)
@@ -168,6 +172,8 @@ def _angles(positions: Tensor) -> Tensor:
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, hide: Tensor) -> Tensor:
     """Of [rows, heads, length, size]."""
+    if query.is_cuda:
+        return F.scaled_dot_product_attention(query, key, value, hide)
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     return (logits + hide).softmax(-1) @ value
 
