@@ -23,10 +23,12 @@ from dataengine.world.training.grounding_loss import (
     query_loss,
     word_loss,
 )
-from dataengine.world.training.grounding_network import eyes, network, processor
+from dataengine.world.training.grounding_network import Eyes, eyes, network, processor
 from dataengine.world.training.grounding_pass import answers
 from dataengine.world.training.grounding_phrases import Term, classifies, describes, entities, recoloured, renamed
-from dataengine.world.training.grounding_views import Scene, aspect, crop_view, frame_view, normalised, scenes
+from dataengine.world.training.grounding_plan import Mix
+from dataengine.world.training.grounding_steps import Asked, Drawing, Named
+from dataengine.world.training.grounding_views import Pool, Scene, aspect, crop_view, frame_view, normalised, scenes
 from dataengine.world.training.log import read_log
 from dataengine.world.wording import attributes
 
@@ -251,3 +253,49 @@ def test_the_committed_checkpoint_finds_what_it_is_trained_to_find() -> None:
     assert found["box recall of persons"] >= 0.88
     assert found["own garment beside another's of its kind"] >= 0.95
     assert found["false positives, all"] <= 0.25
+
+
+def test_a_steps_data_fits_what_the_network_makes_of_it() -> None:
+    """For crops and frames of both plans: a table for every cell, boxes of what is there, and objects in most frames
+    where the plan wants them."""
+    for plan in (grounding_plan.CPU, grounding_plan.GPU):
+        small = replace(plan, first=12, views=6, asks=3, shots=2)
+        make = Drawing(0, small)
+        learner, model = Eyes(small, 3), network(eyes(small), small)
+        for step in (-2, -1):
+            shown = make(step)
+            assert isinstance(shown, Named)
+            names = [torch.as_tensor(name).long() for name in shown.names]
+            assert learner.learn(normalised(torch.as_tensor(shown.pixels)), names) > 0
+        sizes = set()
+        for step in range(6):
+            data = make(step)
+            assert isinstance(data, Asked)
+            sizes.add(data.pixels.shape[1:3])
+            assert np.isfinite(grounding_dino.loss(model, data, small.absent).item())
+            assert (data.there & data.unclear).sum() == 0
+        assert len(sizes) > 1
+        assert max(max(size) for size in sizes) == small.longest
+
+
+def test_absent_phrases_count_as_often_as_they_are_told_to() -> None:
+    box, none = torch.tensor([[0.5, 0.5, 0.1, 0.1]]), torch.zeros(0, 4)
+    targets = Targets.of([box, none], [none, none])
+    sure = torch.full((2, 5, 2), -1.0)
+    missed, false = sure.clone(), sure.clone()
+    false[1] = 3
+    missed[0] = -3
+    alike, doubled = (presence_loss(false, targets, weight) for weight in (1.0, 2.0))
+    assert doubled > alike * 1.05
+    assert presence_loss(missed, targets, 2.0) < presence_loss(missed, targets, 1.0)
+
+
+def test_a_plan_may_prefer_frames_with_objects() -> None:
+    shares = []
+    for furnished in (0.0, 1.0):
+        pool = Pool(TRAINING, 0, lambda *_: (96, 160), np.random.default_rng(0), Mix(furnished=furnished))
+        pool.grow(12)
+        views = pool.frames(60, 1)
+        shares.append(np.mean([any(e.owner is None for e in view.entities) for view in views]))
+    assert shares[0] < 0.9
+    assert shares[1] == 1
