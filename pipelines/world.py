@@ -22,6 +22,9 @@ class Network(StrEnum):
     INSIGHTFACE = "insightface"
 
 
+_ON_GPUS = (Network.QWEN, Network.GROUNDING_DINO, Network.SAM)
+
+
 @world_app.callback()
 def _group() -> None:
     """A procedural world with known truth: who is seen, wearing what, where."""
@@ -52,8 +55,11 @@ def train(
     output: Annotated[Path | None, typer.Option(help="Folder to write it to (default: the checkpoint's own).")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Fewer steps, to try it (default: all).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and examples.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for larger steps on a GPU.")] = "cpu",
+    minutes: Annotated[float | None, typer.Option(min=0, help="Of wall clock, to end by instead of by steps.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make data; 0: the trainer itself does.")] = 0,
 ) -> None:
-    """Train a small checkpoint of a real architecture on the world, from scratch, on one CPU thread.
+    """Train a small checkpoint of a real architecture on the world, from scratch, on one CPU thread or a GPU.
 
     **Example**: `dataengine world train sam --output /tmp/sam --steps 100`
     """
@@ -64,8 +70,13 @@ def train(
 
     torch.set_num_threads(1)  # the matrices are small: another thread is better used by another training
     folder = output or CHECKPOINTS / network
+    how = {"device": device, "minutes": minutes, "workers": workers} if network in _ON_GPUS else {}
+    if not how and (device != "cpu" or minutes or workers):
+        raise typer.BadParameter(f"{network} trains on one CPU thread alone", param_hint="--device/--minutes/--workers")
     with explained():
-        log = trainer(network)(folder, steps=steps, seed=seed, say=lambda text: console.print(text, highlight=False))
+        log = trainer(network)(
+            folder, steps=steps, seed=seed, say=lambda text: console.print(text, highlight=False), **how
+        )
     if output is None:
         write_card(CHECKPOINTS)
     for figure in log.held_out:

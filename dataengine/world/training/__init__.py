@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from dataengine.world.training.log import TrainingLog
 
@@ -21,10 +21,13 @@ _MODULES = {
 
 
 class Trainer(Protocol):
-    """Writes a checkpoint and its `training.json` into `output`; `steps` None is the whole training."""
+    """Writes a checkpoint and its `training.json` into `output`; `steps` None is the whole training.
+
+    Those that can train on a GPU also take `device`, `minutes` of wall clock, and `workers` that make data.
+    """
 
     def __call__(
-        self, output: Path, *, steps: int | None = None, seed: int = 0, say: Callable[[str], None] = print
+        self, output: Path, *, steps: int | None = None, seed: int = 0, say: Callable[[str], None] = print, **how: Any
     ) -> TrainingLog: ...
 
 

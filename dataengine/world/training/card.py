@@ -30,16 +30,17 @@ def card(logs: list[TrainingLog]) -> str:
     """The card as Markdown."""
     lines = [
         _INTRODUCTION,
-        "| network | parameters | MB | steps | seed | CPU minutes | loss |",
-        "|---|---|---|---|---|---|---|",
+        "| network | parameters | MB | steps | seed | trained on | minutes | loss |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for log in logs:
         loss = f"{log.curve[0].loss:.3f} → {log.curve[-1].loss:.3f}" if log.curve else ""
         lines.append(
             f"| {log.network} | {log.parameters:,} | {log.bytes / 1e6:.1f} | {log.steps:,} | {log.seed} | "
-            f"{log.cpu_minutes:.0f} | {loss} |"
+            f"{log.device} | {log.cpu_minutes if log.device == 'cpu' else log.minutes or 0:.0f} | {loss} |"
         )
-    lines += [f"\nOne thread of a CPU, PyTorch {' and '.join(sorted({log.torch for log in logs}))}.", ""]
+    versions = " and ".join(sorted({log.torch for log in logs}))
+    lines += [f"\nMinutes are of one thread on a CPU, and of wall clock on a GPU. PyTorch {versions}.", ""]
     lines += ["## Held-out figures", "", "On a world that no training saw, through the adapter that a build uses.", ""]
     lines += ["| network | figure | value | of |", "|---|---|---|---|"]
     lines += [f"| {log.network} | {f.name} | {f.value:.3f} | {f.of:,} |" for log in logs for f in log.held_out]

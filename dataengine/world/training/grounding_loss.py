@@ -98,15 +98,17 @@ def query_loss(logits: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
     return loss + _box_loss(boxes[prompt, query], targets.boxes[prompt, box]) / count
 
 
-def presence_loss(logits: Tensor, targets: Targets) -> Tensor:
+def presence_loss(logits: Tensor, targets: Targets, absent: float = 1.0) -> Tensor:
     """Cross entropy of each prompt's best score, [prompts, cells or queries, tokens]: is it there at all?
 
-    Focal loss has little to say of scores in the middle, where a phrase with one wrong word stays.
+    Focal loss has little to say of scores in the middle, where a phrase with one wrong word stays. `absent` is the
+    weight of prompts for what is not there.
     """
     there = targets.there.any(1)
-    clear = there | ~targets.unclear.any(1)
+    weight = torch.where(there, 1.0, absent * ~targets.unclear.any(1))
     best = logits.flatten(1).max(1).values
-    return functional.binary_cross_entropy_with_logits(best[clear], there[clear].float())
+    entropy = functional.binary_cross_entropy_with_logits(best, there.float(), reduction="none")
+    return (entropy * weight).sum() / weight.sum().clamp(min=1)
 
 
 def word_loss(likeness: Tensor, shown: Tensor) -> Tensor:
@@ -120,9 +122,11 @@ def word_loss(likeness: Tensor, shown: Tensor) -> Tensor:
         shown: int8 [...]: 1 where the word is the head's business and true of the cell, 0 where not, −1 where either
             will do.
     """
-    asked = shown >= 0
-    true = shown[asked].float()
-    return functional.binary_cross_entropy_with_logits(likeness[asked], true, pos_weight=likeness.new_tensor(RARE))
+    asked, true = (shown >= 0).float(), (shown > 0).float()
+    entropy = functional.binary_cross_entropy_with_logits(
+        likeness, true, weight=asked, pos_weight=likeness.new_tensor(RARE), reduction="sum"
+    )
+    return entropy / asked.sum().clamp(min=1)
 
 
 def focal(logits: Tensor, right: Tensor) -> Tensor:
@@ -184,10 +188,10 @@ def _matched(score: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Te
     share = score.sigmoid()
     cost = -share[..., None] * 2 + GIOU * (1 - iou(boxes[:, :, None], targets.boxes[:, None])[1])
     cost = cost + L1 * (boxes[:, :, None] - targets.boxes[:, None]).abs().sum(-1)
-    counts, costs = targets.there.sum(1).tolist(), cost.numpy()
+    counts, costs = targets.there.sum(1).tolist(), cost.cpu().numpy()
     found: list[tuple[int, int, int]] = []
     for i, count in enumerate(counts):
         queries, rows = linear_sum_assignment(costs[i, :, :count])
         found += [(i, int(query), int(row)) for query, row in zip(queries, rows, strict=True)]
-    prompt, query, row = torch.tensor(found, dtype=torch.long).reshape(-1, 3).T
+    prompt, query, row = torch.tensor(found, dtype=torch.long, device=boxes.device).reshape(-1, 3).T
     return prompt, query, row

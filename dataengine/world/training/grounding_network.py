@@ -6,12 +6,13 @@ Its backbone first learns to name what each cell shows, with batch norms that ad
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
@@ -29,10 +30,9 @@ from dataengine.world.cast import ACCESSORIES, COLOURS, GARMENTS, HAIR_COLOURS
 from dataengine.world.figure import Labels
 from dataengine.world.things import THINGS
 from dataengine.world.training.grounding_phrases import STYLES, Entity
-from dataengine.world.training.grounding_views import Pool, View, normalised
+from dataengine.world.training.grounding_plan import Plan
+from dataengine.world.training.grounding_views import View
 
-SHORTEST, LONGEST = 112, 160
-"""Sides of what the network sees, in pixels. A frame of the world is seen at 160 x 96, a crop at 112 x 160."""
 QUERIES = 16
 LONGEST_PROMPT = 24
 """In tokens."""
@@ -45,7 +45,7 @@ WORDS = (
 )  # fmt: skip
 
 
-def processor() -> GroundingDinoProcessor:
+def processor(plan: Plan) -> GroundingDinoProcessor:
     """The official processor with the world's words, and letters for all others."""
     letters = string.ascii_lowercase
     pieces = iter([*WORDS, *(x for x in letters if x not in WORDS), *(f"##{x}" for x in letters)])
@@ -53,11 +53,11 @@ def processor() -> GroundingDinoProcessor:
     with TemporaryDirectory() as folder:
         (Path(folder) / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
         words = BertTokenizerFast(str(Path(folder) / "vocab.txt"))
-    images = GroundingDinoImageProcessor(size={"shortest_edge": SHORTEST, "longest_edge": LONGEST})
+    images = GroundingDinoImageProcessor(size={"shortest_edge": plan.shortest, "longest_edge": plan.longest})
     return GroundingDinoProcessor(images, words)
 
 
-def network(backbone: ResNetBackbone) -> GroundingDinoForObjectDetection:
+def network(backbone: ResNetBackbone, plan: Plan) -> GroundingDinoForObjectDetection:
     """The detector around a trained backbone; all that it can learn is open to training."""
     config = GroundingDinoConfig(
         backbone_config=backbone.config,
@@ -65,9 +65,9 @@ def network(backbone: ResNetBackbone) -> GroundingDinoForObjectDetection:
             vocab_size=1030, hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=128,
             max_position_embeddings=LONGEST_PROMPT, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         ),
-        d_model=64, num_queries=QUERIES, num_feature_levels=3, max_text_len=LONGEST_PROMPT,
-        encoder_layers=1, encoder_attention_heads=4, encoder_ffn_dim=128, encoder_n_points=2,
-        decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=256, decoder_n_points=4,
+        d_model=plan.width, num_queries=QUERIES, num_feature_levels=3, max_text_len=LONGEST_PROMPT,
+        encoder_layers=1, encoder_attention_heads=4, encoder_ffn_dim=2 * plan.width, encoder_n_points=2,
+        decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=4 * plan.width, decoder_n_points=4,
         dropout=0.0, fusion_droppath=0.0,
     )  # fmt: skip
     model = GroundingDinoForObjectDetection(config)
@@ -84,14 +84,16 @@ def network(backbone: ResNetBackbone) -> GroundingDinoForObjectDetection:
         words.bias.fill_(-0.2)
         model.model.decoder.layer_norm.bias.fill_(0.2)
         model.model.enc_output_norm.bias.fill_(0.2)
-    return model
+    # Nothing is dropped out, and in training the library stops to look for infinities. Some of its parameters are made
+    # on the CPU whatever the default device is.
+    return model.eval().to(torch.get_default_device())
 
 
-def eyes() -> ResNetBackbone:
+def eyes(plan: Plan) -> ResNetBackbone:
     """An untrained backbone with feature maps at 1/8 and 1/16 of the view."""
     return ResNetBackbone(
         ResNetConfig(
-            embedding_size=32, hidden_sizes=[32, 64, 96], depths=[1, 2, 2], layer_type="basic",
+            embedding_size=32, hidden_sizes=list(plan.stages), depths=[1, 2, 2], layer_type="basic",
             out_features=["stage2", "stage3"],
         )
     )  # fmt: skip
@@ -104,43 +106,50 @@ _NAMES = (1 + 1 + len(_KINDS), len(_COLOURS), len(_DETAILS))
 """Answers to the three questions: the scene, a person's own parts or a thing; its colour; its pattern or style."""
 
 
-def pretrain(pool: Pool, steps: int, say: Callable[[str], None], batch: int = 12) -> ResNetBackbone:
-    """A backbone that names what it sees: `steps` batches of views, cell by cell."""
-    backbone = eyes()
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.03
-    heads = nn.ModuleList(nn.Conv2d(channels, sum(_NAMES), 1) for channels in backbone.channels)
-    optimizer = torch.optim.AdamW([*backbone.parameters(), *heads.parameters()], lr=2e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=max(2, steps), pct_start=0.15)
-    backbone.train()
-    for step in range(steps):
-        pool.grow(1)
-        views = pool.crops(batch, 0) if step % 2 else pool.frames(batch, 0)
-        maps = backbone(normalised(views)).feature_maps
-        loss = torch.stack([_named(head(x), views) for head, x in zip(heads, maps, strict=True)]).sum()
-        optimizer.zero_grad()
+class Eyes:
+    """A backbone that learns to name what it sees, cell by cell, before it becomes the detector's."""
+
+    def __init__(self, plan: Plan, steps: int) -> None:
+        self.backbone = eyes(plan).train()
+        for module in self.backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.03
+        self._heads = nn.ModuleList(nn.Conv2d(channels, sum(_NAMES), 1) for channels in self.backbone.channels)
+        weights = [*self.backbone.parameters(), *self._heads.parameters()]
+        self._optimizer = torch.optim.AdamW(weights, lr=2e-3, weight_decay=1e-4, fused=True)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer, 3e-3, total_steps=max(2, steps), pct_start=0.15
+        )
+
+    def learn(self, pixels: Tensor, true: Sequence[Tensor]) -> Tensor:
+        """A step, and its loss.
+
+        Args:
+            pixels: normalised, [views, 3, rows, columns].
+            true: `names` at the cells of each feature map, int64 [views, 3, rows, columns].
+        """
+        maps = self.backbone(pixels).feature_maps
+        loss = torch.stack([_named(h(x), t) for h, x, t in zip(self._heads, maps, true, strict=True)]).sum()
+        self._optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0:
-            say(f"backbone {step}/{steps}: loss {loss.item():.3f}")
-    return backbone.eval()
+        self._optimizer.step()
+        self._schedule.step()
+        return loss.detach()
 
 
-def _named(answers: Tensor, views: Sequence[View]) -> Tensor:
+def _named(answers: Tensor, true: Tensor) -> Tensor:
     """Cross entropy of the three questions over the cells that have an answer."""
-    true = torch.from_numpy(np.stack([_names(view, answers.shape[-2:]) for view in views]))  # [views, 3, rows, columns]
     parts = zip(answers.split(_NAMES, dim=1), true.unbind(1), strict=True)
-    return torch.stack([functional.cross_entropy(a, t, ignore_index=-1) for a, t in parts if (t >= 0).any()]).sum()
+    losses = [functional.cross_entropy(a, t, ignore_index=-1, reduction="sum") for a, t in parts]
+    return (torch.stack(losses) / (true >= 0).sum((0, 2, 3)).clamp(min=1)).sum()
 
 
-def _names(view: View, shape: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def names(view: View, shape: tuple[int, int]) -> NDArray[np.int64]:
     """The right answers at the cells' middles, int64 [3, rows, columns]; −1 where a question has none."""
     return _answers(view.entities)[:, at_cells(view.labels, shape)]
 
 
-def at_cells(labels: Labels, shape: Sequence[int]) -> Labels:
+def at_cells(labels: Labels, shape: tuple[int, int]) -> Labels:
     """The labels at the middles of a feature map's cells, [rows, columns]."""
     rows, columns = shape
     y = ((np.arange(rows) + 0.5) * labels.shape[0] / rows).astype(int)
@@ -148,7 +157,7 @@ def at_cells(labels: Labels, shape: Sequence[int]) -> Labels:
     return labels[np.ix_(y, x)]
 
 
-def _answers(drawn: Sequence[Entity]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def _answers(drawn: Sequence[Entity]) -> NDArray[np.int64]:
     table = np.full((3, 256), -1, np.int64)
     table[0, 0] = 0
     for entity in drawn:  # people come before what they wear

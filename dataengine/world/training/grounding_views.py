@@ -36,6 +36,7 @@ from dataengine.world.training.grounding_phrases import (
     restriped,
     wording,
 )
+from dataengine.world.training.grounding_plan import Mix
 
 MARGIN = 0.1
 """Of a crop around its body: the adapter's default."""
@@ -43,6 +44,7 @@ SEEN = 40
 """Visible pixels of the frame from which an entity counts as there; with fewer, it is neither there nor absent."""
 EMPTY = 0.04
 """Share of videos that are drawn without their people."""
+MIX = Mix()
 MEAN, STD = np.array((0.485, 0.456, 0.406), np.float32), np.array((0.229, 0.224, 0.225), np.float32)
 
 Size = tuple[int, int]
@@ -102,12 +104,12 @@ def _scene(made: Script, index: int, draw: np.random.Generator) -> Scene:
     return Scene(image, drawing.labels(made, number), entities(people, things))
 
 
-def frame_view(scene: Scene, size: Size, asks: int, draw: np.random.Generator) -> View:
+def frame_view(scene: Scene, size: Size, asks: int, draw: np.random.Generator, mix: Mix = MIX) -> View:
     """The whole frame, with `asks` phrases."""
-    return _view(scene, _whole(scene), size, draw, [_frame_term(scene, draw) for _ in range(asks)], None)
+    return _view(scene, _whole(scene), size, draw, [_frame_term(scene, draw, mix) for _ in range(asks)], None)
 
 
-def crop_view(scene: Scene, owner: int, size: Size, asks: int, draw: np.random.Generator) -> View:
+def crop_view(scene: Scene, owner: int, size: Size, asks: int, draw: np.random.Generator, mix: Mix = MIX) -> View:
     """The crop of a person, its edges a little off as those of detected bodies are, with `asks` phrases."""
     body = _box_of(scene.labels, _body(scene, owner))
     assert body is not None, "only people who are seen are asked for"
@@ -115,7 +117,7 @@ def crop_view(scene: Scene, owner: int, size: Size, asks: int, draw: np.random.G
     x, y = off[0::2] * body.width, off[1::2] * body.height
     loose = Box(body.x0 + x[0], body.y0 + y[0], body.x1 + x[1], body.y1 + y[1])
     window = crop_around(loose, MARGIN, scene.image)
-    return _view(scene, window, size, draw, [_crop_term(scene, owner, draw) for _ in range(asks)], owner)
+    return _view(scene, window, size, draw, [_crop_term(scene, owner, draw, mix) for _ in range(asks)], owner)
 
 
 def aspect(scene: Scene, owner: int) -> float | None:
@@ -128,10 +130,10 @@ def aspect(scene: Scene, owner: int) -> float | None:
     return nearest_aspect(window)
 
 
-def normalised(views: Sequence[View]) -> Tensor:
-    """Pixels as the processor gives them, float32 [views, 3, rows, columns]."""
-    stacked = np.stack([view.pixels for view in views]).astype(np.float32) / 255
-    return torch.from_numpy(np.ascontiguousarray(((stacked - MEAN) / STD).transpose(0, 3, 1, 2)))
+def normalised(pixels: Tensor) -> Tensor:
+    """Pixels uint8 [views, rows, columns, 3] as the processor gives them, float32 [views, 3, rows, columns]."""
+    mean, std = torch.as_tensor(MEAN), torch.as_tensor(STD)
+    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 class Pool:
@@ -143,9 +145,17 @@ class Pool:
 
     CAPACITY = 700
 
-    def __init__(self, seed: int, first: int, size: Callable[[float, float], Size], draw: np.random.Generator) -> None:
-        self._seed, self._next, self._size, self._draw = seed, first, size, draw
+    def __init__(
+        self,
+        seed: int,
+        first: int,
+        size: Callable[[float, float], Size],
+        draw: np.random.Generator,
+        mix: Mix = MIX,
+    ) -> None:
+        self._seed, self._next, self._size, self._draw, self._mix = seed, first, size, draw, mix
         self._scenes: list[Scene] = []
+        self._furnished: list[Scene] = []
         self._people: dict[float, list[tuple[Scene, int]]] = defaultdict(list)
         self._counts: dict[float, int] = defaultdict(int)
 
@@ -154,6 +164,8 @@ class Pool:
         for _ in range(videos):
             for scene in scenes(self._seed, self._next):
                 self._put(self._scenes, scene)
+                if any(entity.owner is None for entity in scene.entities):
+                    self._put(self._furnished, scene)
                 for owner in scene.owners:
                     if (found := aspect(scene, owner)) is not None:
                         self._put(self._people[found], (scene, owner))
@@ -162,7 +174,7 @@ class Pool:
 
     def frames(self, count: int, asks: int) -> list[View]:
         size = self._size(*self._scenes[0].image.shape[:2])
-        return [frame_view(self._pick(self._scenes), size, asks, self._draw) for _ in range(count)]
+        return [frame_view(self._scene(), size, asks, self._draw, self._mix) for _ in range(count)]
 
     def crops(self, count: int, asks: int) -> list[View]:
         """Crops of one aspect ratio, which is drawn as often as it occurs."""
@@ -171,7 +183,11 @@ class Pool:
         chosen = aspects[int(self._draw.choice(len(aspects), p=shares / shares.sum()))]
         size = self._size(1000 / chosen, 1000)
         picked = [self._pick(self._people[chosen]) for _ in range(count)]
-        return [crop_view(scene, owner, size, asks, self._draw) for scene, owner in picked]
+        return [crop_view(scene, owner, size, asks, self._draw, self._mix) for scene, owner in picked]
+
+    def _scene(self) -> Scene:
+        furnished = self._furnished and self._draw.random() < self._mix.furnished
+        return self._pick(self._furnished if furnished else self._scenes)
 
     def _pick(self, items: list[T]) -> T:
         return items[int(self._draw.integers(len(items)))]
@@ -183,23 +199,23 @@ class Pool:
             items[int(self._draw.integers(len(items)))] = item
 
 
-def _frame_term(scene: Scene, draw: np.random.Generator) -> Term:
+def _frame_term(scene: Scene, draw: np.random.Generator, mix: Mix) -> Term:
     """People and objects, as the measuring stages ask, and now and then an attribute of anybody."""
     people = [e for e in scene.entities if e.owner is not None and e.term.kind in ("man", "woman")]
     things = [e for e in scene.entities if e.owner is None]
     worn = [e for e in scene.entities if e.owner is not None and e.term.kind not in ("man", "woman")]
     chance = draw.random()
-    if chance < 0.25 or (not things and not worn):
+    if chance < mix.people or (not things and not worn):
         return Term("person") if draw.random() < 0.9 or not people else people[0].term
     if chance < 0.95 or not worn:
         if not things or draw.random() < 0.15:
             return any_object(draw)
         term = things[int(draw.integers(len(things)))].term
-        return _present_or_hard(term, 0.5, draw)
-    return _present_or_hard(worn[int(draw.integers(len(worn)))].term, 0.6, draw)
+        return _present_or_hard(term, mix.objects, mix, draw)
+    return _present_or_hard(worn[int(draw.integers(len(worn)))].term, mix.worn, mix, draw)
 
 
-def _crop_term(scene: Scene, owner: int, draw: np.random.Generator) -> Term:
+def _crop_term(scene: Scene, owner: int, draw: np.random.Generator, mix: Mix) -> Term:
     """An attribute of the owner, or one that the owner does not have."""
     worn = [e for e in scene.entities if e.owner is not None and e.term.kind not in ("man", "woman")]
     own = [e for e in worn if e.owner == owner]
@@ -209,16 +225,16 @@ def _crop_term(scene: Scene, owner: int, draw: np.random.Generator) -> Term:
         return any_worn(draw)
     if chance < 0.24 and others:
         return others[int(draw.integers(len(others)))].term
-    return _present_or_hard(own[int(draw.integers(len(own)))].term, 0.62, draw)
+    return _present_or_hard(own[int(draw.integers(len(own)))].term, mix.worn, mix, draw)
 
 
-def _present_or_hard(term: Term, present: float, draw: np.random.Generator) -> Term:
+def _present_or_hard(term: Term, present: float, mix: Mix, draw: np.random.Generator) -> Term:
     if draw.random() < present:
         return loosened(term, draw)
     chance = draw.random()
     if chance < 0.1 and restriped(term) != term:
         return restriped(term)
-    return recoloured(term, draw) if chance < 0.55 else renamed(term, draw)
+    return recoloured(term, draw) if chance < 1 - mix.renamed else renamed(term, draw)
 
 
 def _view(

@@ -39,7 +39,9 @@ class TrainingLog(Record):
     bytes: int = Field(description="size of the checkpoint's files")
     steps: int
     seed: int
-    cpu_minutes: float
+    cpu_minutes: float = Field(description="of the training process, on one thread; of its workers not")
+    minutes: float | None = Field(None, description="wall clock")
+    device: str = Field("cpu", description="it was trained on: cpu, or a GPU's name")
     torch: str
     curve: tuple[Point, ...]
     held_out: tuple[Figure, ...]

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,40 +21,55 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dataengine.world.training.ahead import ahead
+from dataengine.world.training.clock import Clock
+from dataengine.world.training.device import device_name, training_on
 from dataengine.world.training.examples import HELD_OUT, TRAINING
 from dataengine.world.training.log import FILE, Point, TrainingLog, write_log
 from dataengine.world.training.muon import Muon
 from dataengine.world.training.qwen_held_out import SCENES, held_out
-from dataengine.world.training.qwen_lessons import (
-    PARTS,
-    SENSES,
-    TINTS,
-    UNASKED,
-    Lesson,
-    Material,
-    Seen,
-    Teacher,
-    material,
-)
-from dataengine.world.training.qwen_network import pictures, read, see
+from dataengine.world.training.qwen_lessons import PARTS, SENSES, TINTS, UNASKED, Key, Lesson, Portion, Portions
+from dataengine.world.training.qwen_network import read
+from dataengine.world.training.qwen_sight import Sight, View
 from dataengine.world.training.qwen_words import HIDDEN, Model, build, export
 from dataengine.world.training.qwen_words import SEEING as EYE
 
-STEPS = 11_500
-SEEING, READING, SPEAKING = 0.62, 0.7, 0.94
-"""Shares of the steps after which the second, third and fourth part begin."""
-POOL = 2500
-"""Shots to learn from; later steps see them again."""
-LOOKS, WHOLE = 6, 3
-"""Shots of which a step of the first part sees the people, and those that it sees whole."""
-TALKS = 12
-"""Shots that a step of the last parts talks about."""
-READS = 24
-"""Captions that a step of the second part is about."""
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training does.
+
+    Attributes:
+        steps: of the whole training.
+        seeing, reading, speaking: shares of it after which the second, third and fourth part begin.
+        first, new, pool: shots to learn from at the start, how many come with each step, and at most.
+        looks: shots of which a step of the first part sees the people; whole: those that it sees whole.
+        reads: captions that a step of the second part is about.
+        talks: shots that a step of the last parts talks about.
+    """
+
+    steps: int
+    seeing: float
+    reading: float
+    speaking: float
+    first: int
+    new: int
+    pool: int
+    looks: int
+    whole: int
+    reads: int
+    talks: int
+
+
+PLANS: Mapping[str, Plan] = {
+    "cpu": Plan(11_500, 0.5, 0.55, 0.94, first=60, new=1, pool=4000, looks=6, whole=3, reads=24, talks=12),
+    "cuda": Plan(12_000, 0.25, 0.3, 0.8, first=400, new=6, pool=24_000, looks=64, whole=24, reads=192, talks=128),
+}
+"""By device. A GPU takes as long for few shots as for many, so its steps are wide."""
 MUON, ADAM = 0.02, 3e-3
 KEPT = 0.3
 """Weight of the heads in the last part."""
-EVERY_S = 300
+EVERY_S = 120
 CHECKED = 40
 """Held-out shots that are looked at now and then."""
 _STATE = "state.pt"
@@ -68,45 +81,64 @@ class Batch:
     """Lessons side by side, padded at the end.
 
     Attributes:
-        ids: int64 [rows, length]; positions: int64 [3, rows, length]; weight: float32 [rows, length].
-        hide: float32 [rows, 1, length, length].
+        images: of all lessons, in order.
+        ids, branch: int64 [rows, length]; positions: int64 [3, rows, length].
+        pictured: int64 [merged tokens], where those of the images stand among all tokens.
+        asked: int64 [n], after which tokens something is to be said; target: int64 [n]; weight: float32 [n].
     """
 
-    images: tuple[Seen, ...]
+    images: tuple[Key, ...]
     ids: Tensor
     positions: Tensor
+    branch: Tensor
+    pictured: Tensor
+    asked: Tensor
+    target: Tensor
     weight: Tensor
-    hide: Tensor
 
     @classmethod
-    def of(cls, lessons: Sequence[Lesson]) -> Batch:
+    def of(cls, lessons: Sequence[Lesson], image_token: int) -> Batch:
         length = max(len(lesson.ids) for lesson in lessons)
 
-        def padded(rows: Sequence[np.ndarray], fill: float = 0) -> Tensor:
-            return torch.stack([F.pad(torch.from_numpy(row), (0, length - row.shape[-1]), value=fill) for row in rows])
+        def padded(rows: Sequence[np.ndarray], fill: int = 0) -> np.ndarray:
+            wide = np.full((len(rows), *rows[0].shape[:-1], length), fill, rows[0].dtype)
+            for row, values in zip(wide, rows, strict=True):
+                row[..., : values.shape[-1]] = values
+            return wide
 
-        branch = padded([lesson.branch for lesson in lessons], -1)
-        seen = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
-        seen &= torch.ones(length, length, dtype=torch.bool).tril()
-        return cls(
-            tuple(image for lesson in lessons for image in lesson.images),
-            padded([lesson.ids for lesson in lessons]),
-            padded([lesson.positions for lesson in lessons]).transpose(0, 1),
-            padded([lesson.weight for lesson in lessons]),
-            torch.zeros(seen.shape).masked_fill_(~seen, -1e9)[:, None],
+        ids = padded([lesson.ids for lesson in lessons])
+        weight = padded([lesson.weight for lesson in lessons]).ravel()
+        said = np.flatnonzero(weight)
+        arrays = (
+            ids,
+            padded([lesson.positions for lesson in lessons]).transpose(1, 0, 2),
+            padded([lesson.branch for lesson in lessons], -1),
+            np.flatnonzero(ids == image_token),
+            said - 1,
+            ids.ravel()[said],
+            weight[said],
         )
+        images = tuple(image for lesson in lessons for image in lesson.images)
+        return cls(images, *(torch.as_tensor(array) for array in arrays))
+
+    def hide(self) -> Tensor:
+        """What attention adds to its logits, float32 [rows, 1, length, length]: each sees what was before it and is
+        shared or of its own branch."""
+        length = self.branch.shape[1]
+        seen = (self.branch[:, None, :] == 0) | (self.branch[:, None, :] == self.branch[:, :, None])
+        seen &= torch.ones(length, length, dtype=torch.bool).tril()
+        return torch.zeros(seen.shape).masked_fill_(~seen, -1e9)[:, None]
 
 
 def said_loss(model: Model, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the answers' tokens; and whether each that is not forced by a grammar would be right."""
+    """Cross-entropy of the answers' tokens; and whether each would be right."""
     embedded = model.model.language_model.embed_tokens(batch.ids)
-    embedded = embedded.masked_scatter((batch.ids == model.config.image_token_id)[..., None], seen)
-    hidden = read(model, embedded, batch.positions, batch.hide)
-    asked = batch.weight[:, 1:] > 0
-    logits = model.lm_head(hidden[:, :-1][asked])
-    target, weight = batch.ids[:, 1:][asked], batch.weight[:, 1:][asked]
-    loss = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
-    return loss, (logits.argmax(-1) == target)[weight == weight.max()]
+    shape = embedded.shape
+    embedded = embedded.flatten(0, 1).index_copy(0, batch.pictured, seen).view(shape)
+    hidden = read(model, embedded, batch.positions, batch.hide())
+    logits = model.lm_head(hidden.flatten(0, 1).index_select(0, batch.asked))
+    loss = (F.cross_entropy(logits, batch.target, reduction="none") * batch.weight).sum() / batch.weight.sum()
+    return loss, logits.detach().argmax(-1) == batch.target
 
 
 def sense_loss(heads: nn.Linear, seen: Tensor, senses: Tensor) -> Tensor:
@@ -118,16 +150,14 @@ def sense_loss(heads: nn.Linear, seen: Tensor, senses: Tensor) -> Tensor:
     return torch.stack(losses).sum() / (senses != UNASKED).sum()
 
 
-def part_loss(head: nn.Linear, early: Tensor, images: Sequence[Seen]) -> Tensor:
+def part_loss(head: nn.Linear, view: View) -> Tensor:
     """Mean cross-entropies of what each patch shows and of its colours, added."""
-    shown = torch.from_numpy(np.concatenate([image.parts for image in images]))
-    tints = torch.from_numpy(np.concatenate([image.tints for image in images]))
-    there, *colours = head(early).split([PARTS, *_TINTED], dim=1)
+    there, *colours = head(view.early).split([PARTS, *_TINTED], dim=1)
     losses = [
-        F.cross_entropy(part, tints[:, i], ignore_index=UNASKED, reduction="sum") for i, part in enumerate(colours)
+        F.cross_entropy(part, view.tints[:, i], ignore_index=UNASKED, reduction="sum") for i, part in enumerate(colours)
     ]
-    tinted = torch.stack(losses).sum() / (tints != UNASKED).sum().clamp(min=1)
-    return 3 * F.binary_cross_entropy_with_logits(there, shown.float()) + 0.5 * tinted
+    tinted = torch.stack(losses).sum() / (view.tints != UNASKED).sum().clamp(min=1)
+    return 3 * F.binary_cross_entropy_with_logits(there, view.parts.float()) + 0.5 * tinted
 
 
 def sense_accuracy(heads: nn.Linear, seen: Tensor, senses: Tensor) -> dict[str, float]:
@@ -140,132 +170,82 @@ def sense_accuracy(heads: nn.Linear, seen: Tensor, senses: Tensor) -> dict[str, 
     return found
 
 
-class _Pool:
-    """Material made in order by a process beside this one, a little ahead of whoever asks."""
+class Pool:
+    """Shots to learn from: more and more of them, the images where the network sees them."""
 
-    def __init__(self, seed: int, size: int) -> None:
-        self._seed, self._size, self._ahead = seed, size, 60
-        self._made: list[Material] = []
-        self._coming: deque[Future[Material]] = deque()
-        self._worker = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    def __init__(self, portions: Iterator[Portion], sight: Sight) -> None:
+        self._coming, self._sight = portions, sight
+        self._made: list[Portion] = []
 
-    def __getitem__(self, index: int) -> Material:
-        """Of index modulo the pool's size."""
-        index %= self._size
-        while index >= len(self._made):
-            while len(self._coming) < self._ahead and len(self._made) + len(self._coming) < self._size:
-                coming = len(self._made) + len(self._coming)
-                self._coming.append(self._worker.submit(material, self._seed, coming))
-            self._made.append(self._coming.popleft().result())
-        return self._made[index]
-
-    def __enter__(self) -> _Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._worker.shutdown(cancel_futures=True)
+    def some(self, count: int, size: int, draw: np.random.Generator) -> list[Portion]:
+        """Any of the first `size` shots, which are waited for."""
+        while len(self._made) < size:
+            portion = next(self._coming)
+            self._sight.add(portion.images)
+            self._made.append(replace(portion, images=()))
+        return [self._made[int(number)] for number in draw.integers(size, size=count)]
 
 
-@dataclass(frozen=True)
-class _View:
-    """What the tower makes of images.
-
-    Attributes:
-        tokens: of all images in order.
-        different: the images without those that come again; `once`, `early`: their tokens and early patches.
-    """
-
-    tokens: Tensor
-    different: Sequence[Seen]
-    once: Tensor
-    early: Tensor
-
-
-class Sight:
-    """What the tower sees of images; while it rests, each image is looked at once."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._known: dict[tuple[int, str], Tensor] = {}
-
-    def awake(self, images: Sequence[Seen]) -> _View:
-        different = {image.key: image for image in images}
-        once, early = see(self._model, pictures([image.image for image in different.values()]))
-        parts = dict(zip(different, once.split([len(image.senses) for image in different.values()]), strict=True))
-        return _View(torch.cat([parts[image.key] for image in images]), list(different.values()), once, early)
-
-    @torch.no_grad()
-    def at_rest(self, images: Sequence[Seen]) -> Tensor:
-        new = list({image.key: image for image in images if image.key not in self._known}.values())
-        if new:
-            seen, _ = see(self._model, pictures([image.image for image in new]))
-            parts = seen.split([len(image.senses) for image in new])
-            self._known |= {image.key: part.clone() for image, part in zip(new, parts, strict=True)}
-        return torch.cat([self._known[image.key] for image in images])
-
-
-def _senses(images: Sequence[Seen]) -> Tensor:
-    return torch.from_numpy(np.concatenate([image.senses for image in images]))
-
-
-def _look(pupil: Pupil, sight: Sight, pool: _Pool, step: int) -> dict[str, Tensor]:
-    """Losses of a step of the first part. Mostly of crops, which cost little and show as many people."""
-    shots = [pool[index] for index in range(step * LOOKS, (step + 1) * LOOKS)]
-    whole = [shot.still if (step + step * LOOKS // POOL) % 2 else shot.frame for shot in shots[:WHOLE]]
-    return sensed_losses(pupil, sight.awake([*whole, *(image for shot in shots for image in shot.crops)]), 1.0)
-
-
-def _read(pupil: Pupil, teacher: Teacher, step: int, seed: int) -> dict[str, Tensor]:
-    """Loss of a step of the second part, which has no images."""
-    draw = np.random.default_rng((25, seed, step))
-    batch = Batch.of([teacher.reading(draw) for _ in range(READS)])
-    return {"reading": said_loss(pupil.model, batch, torch.empty(0, HIDDEN))[0]}
-
-
-def _talk(
-    pupil: Pupil, sight: Sight, teacher: Teacher, pool: _Pool, step: int, seed: int, resting: bool
+def look(
+    pupil: Pupil, sight: Sight, shots: Sequence[Portion], whole: int, draw: np.random.Generator
 ) -> dict[str, Tensor]:
-    """Losses of a step of the last parts: captions and what they name, or owners. Short lessons apart from long."""
-    draw = np.random.default_rng((23, seed, step))
-    shots = [pool[step // 2 * TALKS + i] for i in range(TALKS)]
-    if telling := step % 2 == 0:
-        copying = draw.random() < 0.4
-        lessons = [teacher.telling(s, pool[int(draw.integers(POOL))] if copying else None, draw) for s in shots]
-    else:
-        chance = draw.random()
-        stills = () if chance < 0.6 else (int(draw.integers(3)),) if chance < 0.8 else (0, 1, 2)
-        lessons = [teacher.owning(shot, stills, 1, draw) for shot in shots if shot.crops]
-    lessons.sort(key=lambda lesson: len(lesson.ids))
-    halves = (lessons[: len(lessons) // 2], lessons[len(lessons) // 2 :])
-    batches = [Batch.of(half) for half in halves if half]
+    """Losses of a step of the first part. Mostly of crops, which cost little and show as many people."""
+    keys = [shot.still if draw.random() < 0.5 else shot.frame for shot in shots[:whole]]
+    return sensed_losses(pupil, sight.awake([*keys, *(key for shot in shots for key in shot.crops)]), 1.0)
+
+
+def study(pupil: Pupil, sight: Sight, lessons: Sequence[Lesson], resting: bool) -> dict[str, Tensor]:
+    """Losses of lessons, short ones apart from long; and of what the tower sees of them, unless it rests."""
+    token = int(pupil.model.config.image_token_id)
+    ordered = sorted(lessons, key=lambda lesson: len(lesson.ids))
+    halves = (ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :])
+    batches = [Batch.of(half, token) for half in halves if half]
     images = [image for batch in batches for image in batch.images]
     losses = {}
-    if resting:
+    if not images:
+        tokens = torch.empty(0, HIDDEN)
+    elif resting:
         tokens = sight.at_rest(images)
     else:
         view = sight.awake(images)
         tokens, losses = view.tokens, sensed_losses(pupil, view, KEPT)
-    parts = tokens.split([sum(len(image.senses) for image in batch.images) for batch in batches])
+    parts = tokens.split([len(batch.pictured) for batch in batches])
     said = [said_loss(pupil.model, batch, part)[0] for batch, part in zip(batches, parts, strict=True)]
-    return losses | {"telling" if telling else "owning": torch.stack(said).mean()}
+    return losses | {"said": torch.stack(said).mean()}
 
 
-def sensed_losses(pupil: Pupil, view: _View, weight: float) -> dict[str, Tensor]:
-    senses = sense_loss(pupil.heads, view.once, _senses(view.different))
-    return {"senses": weight * senses, "parts": weight * part_loss(pupil.early, view.early, view.different)}
+def sensed_losses(pupil: Pupil, view: View, weight: float) -> dict[str, Tensor]:
+    senses = sense_loss(pupil.heads, view.once, view.senses)
+    return {"senses": weight * senses, "parts": weight * part_loss(pupil.early, view)}
 
 
-def _rates(share: float) -> dict[str, float]:
-    """Of the tower and of the language model, as shares of the highest, at a share of all steps."""
-    if share < SEEING:
-        done = share / SEEING
+def rates(plan: Plan, share: float) -> dict[str, float]:
+    """Of the tower and of the language model, as shares of the highest, at a share of the training."""
+    if share < plan.seeing:
+        done = share / plan.seeing
         return {"tower": min(1.0, 0.02 + done * 20) * min(1.0, (1 - done) / 0.4 + 0.05), "words": 0.0}
-    if share < READING:
-        done = (share - SEEING) / (READING - SEEING)
+    if share < plan.reading:
+        done = (share - plan.seeing) / (plan.reading - plan.seeing)
         return {"tower": 0.0, "words": min(1.0, 0.05 + done * 20) * min(1.0, (1 - done) / 0.4 + 0.05)}
-    done = (share - READING) / (1 - READING)
-    words = min(1.0, 0.02 + done * 30) * min(1.0, (1 - done) / 0.6)
-    return {"tower": 0.3 * words if share >= SPEAKING else 0.0, "words": words}
+    done = (share - plan.reading) / (1 - plan.reading)
+    words = min(1.0, 0.02 + done * 30) * min(1.0, max(0.01, (1 - done) / 0.6))
+    return {"tower": 0.3 * words if share >= plan.speaking else 0.0, "words": words}
+
+
+def losses_of(
+    pupil: Pupil, sight: Sight, pool: Pool, plan: Plan, step: int, share: float, seed: int
+) -> dict[str, Tensor]:
+    """Losses of the step, by what they are of."""
+    draw = np.random.default_rng((27, seed, step))
+    size = min(plan.pool, plan.first + plan.new * step)
+    if share < plan.seeing:
+        return look(pupil, sight, pool.some(plan.looks, size, draw), plan.whole, draw)
+    kind = "reading" if share < plan.reading else ("telling", "owning")[step % 2]
+    shots = pool.some(plan.reads if kind == "reading" else plan.talks, size, draw)
+    choices = [found for shot in shots if (found := getattr(shot, kind))]
+    lessons = [found[int(draw.integers(len(found)))] for found in choices]
+    losses = study(pupil, sight, lessons, share < plan.speaking)
+    return {kind if name == "said" else name: loss for name, loss in losses.items()}
 
 
 def train(
@@ -274,58 +254,59 @@ def train(
     steps: int | None = None,
     seed: int = 0,
     say: Callable[[str], None] = print,
+    device: str = "cpu",
+    minutes: float | None = None,
+    workers: int = 1,
     resume: Path | None = None,
     scenes: int = SCENES,
 ) -> TrainingLog:
-    """Write the checkpoint and its `training.json` into `output`, and a checkpoint every five minutes on the way.
+    """Write the checkpoint and its `training.json` into `output`, and a checkpoint every two minutes on the way.
 
     Arguments:
-        steps: `STEPS` if None.
-        resume: a folder in which another run was cut off. Momentum is lost, and lessons begin anew.
+        steps: those of the device's plan if None.
+        minutes: how long it may take, instead of `steps`.
+        workers: processes that draw shots.
+        resume: a folder in which another run was cut off. Momentum is lost, and other shots are drawn.
         scenes: held-out shots for the figures; 0 leaves them out, and does not start vLLM.
     """
-    steps = STEPS if steps is None else steps
+    plan, clock = PLANS[device], Clock(steps if steps or minutes else PLANS[device].steps, minutes)
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    processor, model = build(seed)
-    pupil = Pupil.of(model)
-    first, curve, spent = pupil.restore(resume / _STATE) if resume is not None else (0, [], 0.0)
-    teacher, sight, optimiser = Teacher(processor), Sight(model), Optimiser(pupil)
-    held = [material(HELD_OUT, index) for index in range(CHECKED)]
-    exported, smooth = time.monotonic(), dict[str, float]()
-    with _Pool(TRAINING, POOL) as pool:
-        for step in range(first, steps):
-            share = step / steps
-            rates = _rates(share)
-            if share < SEEING:
-                losses = _look(pupil, sight, pool, step - first)
-            elif share < READING:
-                losses = _read(pupil, teacher, step, seed)
-            else:
-                losses = _talk(pupil, sight, teacher, pool, step, seed, rates["tower"] == 0)
+    with training_on(device), closing(ahead(Portions(TRAINING), range(plan.pool), workers)) as portions:
+        processor, model = build(seed)
+        pupil = Pupil.of(model.to(device))
+        first, curve, spent = pupil.restore(resume / _STATE) if resume is not None else (0, [], 0.0)
+        sight, watched, optimiser = Sight(model), Watched(pupil, CHECKED), Optimiser(pupil)
+        pool = Pool(portions, sight)
+        exported, smooth, step = time.monotonic(), dict[str, Tensor](), first
+        while (share := clock.share(step)) < 1:
+            losses = losses_of(pupil, sight, pool, plan, step, share, seed)
             total = torch.stack(list(losses.values())).sum()
-            optimiser.step(total, rates)
-            for name, loss in (losses | {"loss": total}).items():
-                smooth[name] = 0.95 * smooth.get(name, loss.item()) + 0.05 * loss.item()
+            optimiser.step(total, rates(plan, share))
+            for name, loss in (losses | {"loss": total.detach()}).items():
+                smooth[name] = smooth.get(name, loss).detach().lerp(loss.detach(), 0.05)
             if step % 50 == 0:
-                curve.append(Point(step=step, loss=round(smooth["loss"], 4)))
-                said = " ".join(f"{name} {loss:.4f}" for name, loss in smooth.items())
-                say(f"{step}/{steps}, {_minutes(spent):.0f} CPU minutes: {said}")
+                curve.append(Point(step=step, loss=round(smooth["loss"].item(), 4)))
+                said = " ".join(f"{name} {loss.item():.4f}" for name, loss in smooth.items())
+                say(f"step {step}, {share:.3f} done, {_minutes(spent):.0f} CPU minutes: {said}")
             if step % 300 == 299:
-                say(_checked(pupil, teacher, held, share >= READING))
+                say(watched.told(share >= plan.reading))
+            step += 1
             if time.monotonic() - exported > EVERY_S:
                 export(output, processor, model)
-                pupil.keep(output / _STATE, step + 1, curve, _minutes(spent))
+                pupil.keep(output / _STATE, step, curve, _minutes(spent))
                 exported = time.monotonic()
-    export(output, processor, model)
-    pupil.keep(output / _STATE, steps, curve, _minutes(spent))
+        export(output, processor, model)
+        pupil.keep(output / _STATE, step, curve, _minutes(spent))
     log = TrainingLog(
         network="Qwen2.5-VL",
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         bytes=sum(file.stat().st_size for file in output.iterdir() if file.name not in (_STATE, FILE)),
-        steps=steps,
+        steps=step,
         seed=seed,
         cpu_minutes=round(_minutes(spent), 1),
+        minutes=round(clock.seconds / 60, 1),
+        device=device_name(device),
         torch=torch.__version__,
         curve=tuple(curve),
         held_out=held_out(output, scenes) if scenes else (),
@@ -358,7 +339,7 @@ class Pupil:
 
     def restore(self, file: Path) -> tuple[int, list[Point], float]:
         """The step to go on with, the curve so far and the CPU minutes that were spent."""
-        state = torch.load(file, weights_only=True)
+        state = torch.load(file, weights_only=True, map_location="cpu")
         for name, part in vars(self).items():
             part.load_state_dict(state[name])
         curve = [Point(step=step, loss=loss) for step, loss in state["curve"]]
@@ -407,21 +388,32 @@ class Optimiser:
         self._adam.step()
 
 
-@torch.no_grad()
-def _checked(pupil: Pupil, teacher: Teacher, held: Sequence[Material], speaks: bool) -> str:
-    """How it does on held-out shots, in words for whoever watches."""
-    frames, crops = [shot.frame for shot in held], [image for shot in held for image in shot.crops]
-    found = []
-    for kind, images in (("frames", frames), ("crops", crops)):
-        seen, _ = see(pupil.model, pictures([image.image for image in images]))
-        accuracy = sense_accuracy(pupil.heads, seen, _senses(images))
-        found.append(f"  {kind}: " + " ".join(f"{name} {value:.3f}" for name, value in accuracy.items()))
-    if speaks:
-        draw = np.random.default_rng(24)
-        telling = [teacher.telling(shot, held[0], draw) for shot in held]
-        owning = [teacher.owning(shot, (0, 1, 2), 1, draw) for shot in held if shot.crops]
-        for kind, lessons in (("telling", telling), ("owning", owning)):
-            batch = Batch.of(lessons)
-            loss, right = said_loss(pupil.model, batch, Sight(pupil.model).at_rest(batch.images))
-            found.append(f"  {kind}: loss {float(loss):.4f} right {float(right.float().mean()):.4f}")
-    return "\n".join(found)
+class Watched:
+    """Held-out shots that are looked at now and then."""
+
+    def __init__(self, pupil: Pupil, shots: int) -> None:
+        self._pupil, self._sight = pupil, Sight(pupil.model)
+        self._shots = [Portions(HELD_OUT)(index) for index in range(shots)]
+        for shot in self._shots:
+            self._sight.add(shot.images)
+
+    @torch.no_grad()
+    def told(self, speaks: bool) -> str:
+        """How the pupil does on them, in words for whoever watches."""
+        found = []
+        frames = [shot.frame for shot in self._shots]
+        for kind, keys in (("frames", frames), ("crops", [key for shot in self._shots for key in shot.crops])):
+            view = self._sight.awake(keys)
+            accuracy = sense_accuracy(self._pupil.heads, view.once, view.senses)
+            found.append(f"  {kind}: " + " ".join(f"{name} {value:.3f}" for name, value in accuracy.items()))
+        if speaks:
+            lessons = {
+                "telling": [shot.telling[1] for shot in self._shots],
+                "owning": [shot.owning[0] for shot in self._shots if shot.owning],
+            }
+            for kind, some in lessons.items():
+                batch = Batch.of(some, int(self._pupil.model.config.image_token_id))
+                loss, right = said_loss(self._pupil.model, batch, self._sight.awake(batch.images).tokens)
+                weightiest = right[batch.weight == batch.weight.max()].float().mean()
+                found.append(f"  {kind}: loss {float(loss):.4f} right {float(weightiest):.4f}")
+        return "\n".join(found)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import zip_longest
 from typing import Any
 
@@ -41,7 +42,7 @@ from dataengine.world.figure import FACE_PARTS, Labels, Part, label, object_labe
 from dataengine.world.script import Script, Shot, script
 from dataengine.world.things import PLACES, THINGS, Object
 from dataengine.world.training.examples import QUALITIES, compressed
-from dataengine.world.training.qwen_words import MERGED, PATCH, Processor
+from dataengine.world.training.qwen_words import MERGED, PATCH, Processor, speaker
 from dataengine.world.wording import Caption, attributes, caption
 
 SENSES: Mapping[str, int] = {
@@ -66,7 +67,11 @@ _SHOWS = 5
 """Pixels of a patch's 196 from which it shows a part."""
 _HAIRS = ("short", "long", "curly", "bun")
 _DIGIT = 4.0
-"""Weight of the choices in an answer about owners: the rest of it is forced by the grammar."""
+"""Weight of a number in an answer about owners that is not the one before it: whoever has found one person's number has
+little to do for what else that person wears, and the rest of the answer is forced by the grammar."""
+
+Key = tuple[int, str]
+"""Of an image: its shot's index, and which of the shot's images it is."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Seen:
     senses: NDArray[np.int64]
     parts: NDArray[np.bool_]
     tints: NDArray[np.int64]
-    key: tuple[int, str]
+    key: Key
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -115,14 +120,14 @@ class Lesson:
     """Pictures and what is to be said of them. Several answers about the same pictures are branches of one sequence.
 
     Attributes:
-        images: those of which the sequence has tokens, in order.
+        images: keys of those of which the sequence has tokens, in order.
         ids: int64 [length], tokens of the shared beginning and of every branch.
         positions: int64 [3, length], of M-RoPE.
         branch: int64 [length]; 0 is shared.
         weight: float32 [length], of predicting each token from the one before.
     """
 
-    images: tuple[Seen, ...]
+    images: tuple[Key, ...]
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     branch: NDArray[np.int64]
@@ -187,21 +192,20 @@ class Teacher:
     processor: Processor
     prompts: Prompts = field(default_factory=Prompts.read)
 
-    def telling(self, seen: Material, strange: Material | None, draw: np.random.Generator) -> Lesson:
-        """A caption of the frame; and, where there is one, what the caption of a strange shot names.
+    def telling(self, seen: Material, strange: Caption | None) -> Lesson:
+        """A caption of the frame; and, where there is one, what a strange caption names.
 
         Strange, so that phrases are copied from the caption and not read off the picture.
         """
         ask = self.prompts.ask
         branches = [(ask("caption", frames=1, language="English"), _json({"caption": usual(seen.shot).text}))]
         if strange is not None:
-            told = usual(strange.shot) if draw.random() < 0.4 else _varied(strange.shot, draw)
-            branches.append((ask("entities", frames=1, caption=told.text), entities_json(told)))
+            branches.append((ask("entities", frames=1, caption=strange.text), entities_json(strange)))
         return self._lesson((seen.frame,), (), branches)
 
     def reading(self, draw: np.random.Generator) -> Lesson:
         """What a caption names that is of no picture: learned from words alone, at a tenth of the cost."""
-        told = _made_up(draw)
+        told = made_up(draw)
         return self._lesson((), (), [(self.prompts.ask("entities", frames=1, caption=told.text), entities_json(told))])
 
     def owning(self, seen: Material, stills: Sequence[int], branches: int, draw: np.random.Generator) -> Lesson:
@@ -259,7 +263,7 @@ class Teacher:
         parts: list[Any] = []
         for image, name in zip_longest(images, names, fillvalue=""):
             parts += ([name] if name else []) + [image]
-        rows: list[tuple[NDArray[np.int64], ...]] = []
+        rows: list[tuple[NDArray[Any], ...]] = []
         shared = 0
         for number, (prompt, answer) in enumerate(branches, 1):
             asked = tokenizer.encode(chat(self.processor, Turn((*parts, prompt))))
@@ -268,17 +272,71 @@ class Teacher:
             if number == 1:
                 shared = len(ids) - int((ids[::-1] == end).argmax())
             answering = np.arange(len(ids)) >= len(ids) - len(said)
-            chosen = answering & np.isin(ids, digits) & ("choices" in answer[:12])
+            weight = answering.astype(np.float32)
+            if "choices" in answer[:12]:
+                weight[_news(ids, answering & np.isin(ids, digits))] = _DIGIT
             branch = np.where(np.arange(len(ids)) < shared, 0, number)
             there = there & ((branch > 0) | (number == 1))
-            rows.append((ids[there], positions[:, there], branch[there], (answering + (_DIGIT - 1) * chosen)[there]))
+            rows.append((ids[there], positions[:, there], branch[there], weight[there]))
         ids, positions, branch, weight = (np.concatenate(part, axis=-1) for part in zip(*rows, strict=True))
-        shown = tuple(image for i, image in enumerate(images) if i not in left_out)
-        return Lesson(shown, ids, positions, branch, weight.astype(np.float32))
+        shown = tuple(image.key for i, image in enumerate(images) if i not in left_out)
+        return Lesson(shown, ids, positions, branch, weight)
 
 
-def _made_up(draw: np.random.Generator) -> Caption:
-    """The caption of people, things and a place that were never drawn."""
+@dataclass(frozen=True)
+class Portion:
+    """A shot as training meets it.
+
+    Attributes:
+        frame, still, crops: keys of its images.
+        images: themselves.
+        telling, owning, reading: lessons about them; about owners there is none where nobody was found.
+    """
+
+    frame: Key
+    still: Key
+    crops: tuple[Key, ...]
+    images: tuple[Seen, ...]
+    telling: tuple[Lesson, ...]
+    owning: tuple[Lesson, ...]
+    reading: tuple[Lesson, ...]
+
+
+@dataclass(frozen=True)
+class Portions:
+    """Makes the portion of an index, the same on every machine."""
+
+    seed: int
+
+    def __call__(self, index: int) -> Portion:
+        teacher, draw = _teacher(), np.random.default_rng((23, self.seed, index))
+        shot = material(self.seed, index)
+        telling = [teacher.telling(shot, told) for told in (None, made_up(draw), made_up(draw))]
+        stills: list[tuple[int, ...]] = [(), (), (int(draw.integers(3)),), (0, 1, 2), (0, 1, 2)]
+        return Portion(
+            frame=shot.frame.key,
+            still=shot.still.key,
+            crops=tuple(image.key for image in shot.crops),
+            images=(shot.frame, shot.still, *shot.crops),
+            telling=tuple(telling),
+            owning=tuple(teacher.owning(shot, some, 1, draw) for some in stills if shot.crops),
+            reading=tuple(teacher.reading(draw) for _ in range(3)),
+        )
+
+
+@cache
+def _teacher() -> Teacher:
+    return Teacher(speaker())
+
+
+def _news(ids: NDArray[np.int64], numbers: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Where numbers stand that are not the same as the number before."""
+    at = np.flatnonzero(numbers)
+    return at[np.diff(ids[at], prepend=-1) != 0]
+
+
+def made_up(draw: np.random.Generator) -> Caption:
+    """The caption of people, things and a place that were never drawn, often in the usual wording."""
     count = int(draw.choice((1, 2, 2, 3)))
     people = [dressed(identity(int(number)), draw) for number in draw.choice(CAST, size=count, replace=False)]
     if count > 1 and draw.random() < 0.3:
@@ -287,13 +345,8 @@ def _made_up(draw: np.random.Generator) -> Caption:
         Object(kind=THINGS[int(draw.integers(len(THINGS)))], colour=_COLOURS[int(draw.integers(len(_COLOURS)))])
         for _ in range(int(draw.choice((0, 1, 1, 2))))
     ]
-    return caption(people, things, PLACES[int(draw.integers(len(PLACES)))], draw)
-
-
-def _varied(shot: Shot, draw: np.random.Generator) -> Caption:
-    """The caption as the world may word it."""
-    things = [placed.thing for placed in shot.objects]
-    return caption([actor.person for actor in shot.actors], things, shot.place, draw)
+    place = PLACES[int(draw.integers(len(PLACES)))]
+    return caption(people, things, place, _Usual() if draw.random() < 0.4 else draw)
 
 
 def sensed(labels: Labels, shot: Shot, numbers: Mapping[int, int] | None = {}) -> NDArray[np.int64]:

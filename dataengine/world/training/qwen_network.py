@@ -2,13 +2,14 @@
 
 Many images are seen at once, and several answers about the same images are read in one sequence: each branch sees what
 all share and itself. The two frames that a still image is doubled to are added up before the patch embedding. Attention
-is plain matrices: its backward pass is faster here than the fused one's.
+on a CPU is plain matrices: its backward pass is faster than the fused one's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from dataengine.models.interfaces import Image
 from dataengine.world.training.qwen_words import (
     HEADS,
     HIDDEN,
     KEY_HEADS,
     MERGED,
     PATCH,
+    SECTIONS,
     SEEING,
     SEEING_HEADS,
     Model,
 )
 
-_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
-_SECTIONS = (4, 6, 6)
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _SMALL = 1e-6
 EARLY = 2
 
@@ -42,10 +41,11 @@ class Pictures:
 
     Attributes:
         patches: float32 [patches, 3 · 14 · 14].
-        places: int64 [images, most patches] into `patches`; the first patch where an image has fewer.
+        places: int64 [images, most patches] into `patches`; where an image has fewer, any: not one and the same, as
+            sums over many equal places are slow.
         there: bool of the same shape.
         back: int64 [patches], where each patch stands in the flattened `places`.
-        turns: float32 [patches, 16], the angles of the rotary embedding.
+        turns: float32 [patches, head / 2], the angles of the rotary embedding.
     """
 
     patches: Tensor
@@ -55,34 +55,35 @@ class Pictures:
     turns: Tensor
 
 
-def pictures(images: Sequence[Image]) -> Pictures:
-    """Images of uint8 [height, width, 3] whose sides are multiples of 28 pixels."""
-    patches = torch.from_numpy(np.concatenate([_patches(image) for image in images]))
-    counts = [image.shape[0] * image.shape[1] // PATCH**2 for image in images]
+def pictures(images: Sequence[Tensor], grids: Sequence[tuple[int, int]]) -> Pictures:
+    """Images as `cut` gives them, each with its rows and columns of merged tokens."""
+    patches = torch.cat(list(images)).float() / 255
+    mean, std = (torch.tensor(values).repeat_interleave(PATCH**2) for values in (_MEAN, _STD))
+    counts = [4 * rows * columns for rows, columns in grids]
     most, starts = max(counts), np.concatenate([[0], np.cumsum(counts)])
     reach = np.arange(most)
     there = reach < np.array(counts)[:, None]
-    places = np.where(there, starts[:-1, None] + reach, 0)
+    places = (starts[:-1, None] + reach) % starts[-1]
     back = np.flatnonzero(there.ravel())
-    turns = np.concatenate([_turns(image.shape[0] // PATCH, image.shape[1] // PATCH) for image in images])
-    return Pictures(
-        patches, torch.from_numpy(places), torch.from_numpy(there), torch.from_numpy(back), torch.from_numpy(turns)
-    )
+    turns = np.concatenate([_turns(*grid) for grid in grids])
+    as_tensors = (torch.as_tensor(values) for values in (places, there, back, turns))
+    return Pictures((patches - mean) / std, *as_tensors)
 
 
-def _patches(image: Image) -> NDArray[np.float32]:
+def cut(image: Tensor) -> Tensor:
+    """The patches of uint8 [height, width, 3], whose sides are multiples of 28 pixels: uint8 [patches, 3 · 14 · 14]."""
     height, width = image.shape[0] // MERGED, image.shape[1] // MERGED
-    scaled: NDArray[np.float32] = (image.astype(np.float32) / np.float32(255) - _MEAN) / _STD
-    cut = scaled.reshape(height, 2, PATCH, width, 2, PATCH, 3).transpose(0, 3, 1, 4, 6, 2, 5)
-    return np.ascontiguousarray(cut).reshape(-1, 3 * PATCH**2)
+    apart = image.reshape(height, 2, PATCH, width, 2, PATCH, 3)
+    return apart.permute(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3 * PATCH**2)
 
 
-def _turns(height: int, width: int) -> NDArray[np.float32]:
-    """Angles of every patch by its row and its column."""
+@cache
+def _turns(rows: int, columns: int) -> NDArray[np.float32]:
+    """Angles of every patch by its row and its column, in a grid of merged tokens."""
     quarter = SEEING // SEEING_HEADS // 4
     frequency = np.float32(1 / 10000 ** (np.arange(quarter) / quarter))
-    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
-    angles = [_in_fours(axis).astype(np.float32)[:, None] * frequency for axis in (rows, columns)]
+    y, x = np.meshgrid(np.arange(2 * rows), np.arange(2 * columns), indexing="ij")
+    angles = [_in_fours(axis).astype(np.float32)[:, None] * frequency for axis in (y, x)]
     return np.asarray(np.concatenate(angles, axis=1), np.float32)
 
 
@@ -115,8 +116,11 @@ def _seeing_block(
     joint = F.linear(_norm(hidden, before), joint_w, joint_b)
     query, key, value = joint.view(-1, 3, SEEING_HEADS, SEEING // SEEING_HEADS).unbind(1)
     query, key = _turned(query, cos, sin), _turned(key, cos, sin)
-    query, key, value = (part[places].transpose(1, 2) for part in (query, key, value))
-    mixed = _attention(query, key, value, hide).transpose(1, 2).reshape(-1, SEEING)[back]
+    query, key, value = (
+        part.index_select(0, places.flatten()).view(*places.shape, SEEING_HEADS, -1).transpose(1, 2)
+        for part in (query, key, value)
+    )
+    mixed = _attention(query, key, value, hide).transpose(1, 2).reshape(-1, SEEING).index_select(0, back)
     hidden = hidden + F.linear(mixed, out_w, out_b)
     gate_w, gate_b, up_w, up_b, down_w, down_b = mlp
     normed = _norm(hidden, behind)
@@ -162,12 +166,14 @@ def _angles(positions: Tensor) -> Tensor:
     """Of M-RoPE: the first frequencies turn by time, the next by height, the last by width."""
     half = HIDDEN // HEADS // 2
     frequency = 1 / 10000 ** (torch.arange(half) / half)
-    axis = torch.repeat_interleave(torch.arange(3), torch.tensor(_SECTIONS))
+    axis = torch.repeat_interleave(torch.arange(3), torch.tensor(SECTIONS))
     return positions.permute(1, 2, 0)[..., axis].float() * frequency
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, hide: Tensor) -> Tensor:
     """Of [rows, heads, length, size]."""
+    if query.is_cuda:
+        return F.scaled_dot_product_attention(query, key, value, hide)
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     return (logits + hide).softmax(-1) @ value
 

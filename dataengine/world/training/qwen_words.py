@@ -33,8 +33,10 @@ from dataengine.world.training.examples import TRAINING
 Model: TypeAlias = Qwen2_5_VLForConditionalGeneration
 Processor: TypeAlias = Qwen2_5_VLProcessor
 
-HIDDEN, LAYERS, HEADS, KEY_HEADS, INNER = 128, 4, 4, 2, 384
-SEEING, SEEING_LAYERS, SEEING_HEADS, SEEING_INNER = 128, 4, 4, 256
+HIDDEN, LAYERS, HEADS, KEY_HEADS, INNER = 256, 4, 4, 2, 512
+SECTIONS = (8, 12, 12)
+"""Of M-RoPE: pairs of a head that turn by time, by height and by width; half a head together."""
+SEEING, SEEING_LAYERS, SEEING_HEADS, SEEING_INNER = 192, 4, 6, 384
 """Of the vision tower."""
 PATCH, MERGED = 14, 28
 """Pixels on a side of a patch, and of the square of four that becomes one token."""
@@ -79,12 +81,17 @@ JSON = (
 
 def build(seed: int) -> tuple[Processor, Model]:
     """The processor, and the model with random weights in float32."""
-    speaker = processor(*vocabulary(_reading(), VOCABULARY), _pieces())
-    with torch.random.fork_rng(devices=[]):
+    reads = speaker()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
-        model = _model(speaker)
-    _begin_alike(speaker, model)
-    return speaker, model
+        model = _model(reads)
+    _begin_alike(reads, model)
+    return reads, model
+
+
+def speaker() -> Processor:
+    """The processor, the same whatever the seed."""
+    return processor(*vocabulary(_reading(), VOCABULARY), _pieces())
 
 
 @torch.no_grad()
@@ -107,7 +114,7 @@ def export(folder: Path, processor: Processor, model: Model) -> None:
     """Write the checkpoint as `save_pretrained` does, its weights in half precision. Raises `OSError`."""
     processor.save_pretrained(folder)
     half = Qwen2_5_VLForConditionalGeneration(model.config).to(torch.float16)
-    half.load_state_dict(model.state_dict())
+    half.load_state_dict(model.state_dict())  # from whatever device
     half.generation_config = model.generation_config
     half.save_pretrained(folder)
 
@@ -204,8 +211,7 @@ def _model(processor: Processor) -> Model:
             "num_key_value_heads": KEY_HEADS,
             "max_position_embeddings": 4096,
             "rms_norm_eps": 1e-6,
-            # The sections of M-RoPE (time, height, width) sum to half a head.
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(SECTIONS)},
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": ids["<|im_end|>"],
         },

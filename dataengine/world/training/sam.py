@@ -8,7 +8,9 @@ the rows of patches below the frame, which are padding; the last ones see them, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +27,51 @@ from dataengine.models.interfaces import Prompt, Prompted
 from dataengine.models.sam import Sam
 from dataengine.records import Box
 from dataengine.world.script import HEIGHT, WIDTH
+from dataengine.world.training.ahead import ahead
+from dataengine.world.training.clock import Clock
+from dataengine.world.training.device import device_name, training_on
 from dataengine.world.training.examples import HELD_OUT, TRAINING, example
 from dataengine.world.training.log import Figure, Point, TrainingLog, write_log
 from dataengine.world.training.muon import Muon
-from dataengine.world.training.sam_batches import CLASSES, Batch, batch, entities, jittered, tight
+from dataengine.world.training.sam_batches import CLASSES, WEIGHTS, Batch, Drawn, draw_batch, entities, jittered, tight
 from dataengine.world.training.sam_network import GRID, PATCH, PROMPT, ROWS, decode, encode, network
 
 FILE = "sam.safetensors"
-STEPS = 2600
-IMAGES = 4
-"""Images a step."""
+RESUME = "resume.pt"
 RATE, MUON = 2e-3, 0.01
+WARM_UP = 50
+"""Steps in which the rate rises to them."""
 ALONE, DECAY, PADDED = 0.06, 0.3, 0.03
-"""Shares of the steps: the first ones, on parts alone; the last ones, with a falling rate and masks judged full size;
-the last of these, on whole images with padding."""
+"""Shares of the training: the first one, on parts alone; the last one, with a falling rate; the last of this, on whole
+images with padding."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training is made of.
+
+    Attributes:
+        steps: where neither steps nor minutes are given.
+        images: of a step.
+        prompts: boxes an image.
+        weights: how often kinds of entities are asked for, see `sam_batches.WEIGHTS`.
+        fine: share of the training, its last one, in which masks are judged full size.
+    """
+
+    steps: int
+    images: int
+    prompts: int
+    weights: Mapping[str, float]
+    fine: float
+
+    @classmethod
+    def of(cls, device: str) -> Plan:
+        return CPU if device == "cpu" else GPU
+
+
+CPU = Plan(2600, 4, 6, WEIGHTS, fine=0.3)
+GPU = Plan(4500, 16, 8, {**WEIGHTS, "glasses": 4.0, "scarf": 2.0, "face": 1.0}, fine=0.6)
+"""A GPU is as slow with a small step as with a large one; thin parts get the most of what is added."""
 SHARPNESS = 2.0
 """What logits are multiplied by at the end. Masks stay as they are; their stability rises to where 0.8 parts good masks
 from bad ones, as with published checkpoints: of those with an IoU over 0.7 it keeps 99 %, of those under 0.5 none."""
@@ -100,83 +133,135 @@ def optimisers(model: Any, parts: nn.Module) -> list[torch.optim.Optimizer]:
         inner = "blocks." in name or "transformer." in name
         (matrices if inner and weight.ndim == 2 and "rel_pos" not in name else others).append(weight)
     return [
-        torch.optim.AdamW([*others, *parts.parameters()], lr=RATE, weight_decay=0.01, betas=(0.9, 0.98)),
+        torch.optim.AdamW([*others, *parts.parameters()], lr=RATE, weight_decay=0.01, betas=(0.9, 0.98), fused=True),
         Muon(matrices, MUON),
     ]
 
 
-def rate(step: int, steps: int) -> float:
-    """Share of the learning rate: a warm-up, a plain, and a straight way down to 0."""
-    return min(1.0, (step + 1) / 50, (steps - step) / (DECAY * steps))
+def rate(step: int, share: float) -> float:
+    """Share of the learning rate, by the steps and the share of the training before: a warm-up, a plain, and a straight
+    way down to 0."""
+    return min(1.0, (step + 1) / WARM_UP, (1 - share) / DECAY)
 
 
-def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callable[[str], None] = print) -> TrainingLog:
-    """Train on one thread and write `sam.safetensors` and `training.json` into the folder.
+@dataclass(frozen=True)
+class Drawing:
+    """Makes the data of a step, the same for the same seed and plan."""
+
+    seed: int
+    plan: Plan
+
+    def __call__(self, step: int) -> Drawn:
+        images, draw = self.plan.images, np.random.default_rng((17, self.seed, step))
+        indices = range(images * step, images * (step + 1))
+        return draw_batch(TRAINING, indices, draw, self.plan.prompts, self.plan.weights)
+
+
+def train(
+    output: Path,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+    device: str = "cpu",
+    minutes: float | None = None,
+    workers: int = 0,
+    plan: Plan | None = None,
+) -> TrainingLog:
+    """Train and write `sam.safetensors` and `training.json` into the folder.
 
     A run that was stopped goes on where it last saved its state, some minutes ago at most; with another number of steps
     too, so that its end can be moved.
+
+    Args:
+        device: of torch, to train on. The figures are measured on the CPU.
+        minutes: of wall clock, after which training ends if it has not taken its steps before.
+        workers: processes that make data; none: this process does.
+        plan: what a step holds; by the device, if it is not given.
     """
-    steps = STEPS if steps is None else steps
+    chosen = plan or Plan.of(device)
+    clock = Clock(steps or (None if minutes else chosen.steps), minutes)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    output.mkdir(parents=True, exist_ok=True)
+    with training_on(device):
+        ended = _train(output, clock, seed, say, chosen, workers)
+    log = TrainingLog(
+        network="SAM",
+        bytes=(output / FILE).stat().st_size,
+        seed=seed,
+        torch=torch.__version__,
+        device=device_name(device),
+        held_out=held_out(output / FILE, range(HELD_OUT_EXAMPLES)),
+        **ended,
+    )
+    write_log(output, log)
+    (output / RESUME).unlink(missing_ok=True)
+    return log
+
+
+def _train(
+    output: Path, clock: Clock, seed: int, say: Callable[[str], None], plan: Plan, workers: int
+) -> dict[str, Any]:
+    """Train on torch's default device, write the weights, and return what the log says of it."""
     torch.manual_seed(seed)
     model, parts = network(), nn.Linear(PROMPT, 16 * CLASSES)
     nn.init.normal_(model.image_encoder.pos_embed, std=0.02)
     chosen = optimisers(model, parts)
     rates = [group["lr"] for optimiser in chosen for group in optimiser.param_groups]
-    output.mkdir(parents=True, exist_ok=True)
-    kept = output / "resume.pt"
+    kept = output / RESUME
     first, curve, spent = 0, [], 0.0
-    if kept.is_file() and (state := torch.load(kept, weights_only=True))["seed"] == seed:
+    if kept.is_file() and (state := torch.load(kept, weights_only=True, map_location="cpu"))["seed"] == seed:
         first, curve, spent = state["step"], state["curve"], state["spent"]
+        clock = replace(clock, spent_s=state["seconds"])
         model.load_state_dict(state["model"])
         parts.load_state_dict(state["parts"])
         for optimiser, held in zip(chosen, state["optimisers"], strict=True):
             optimiser.load_state_dict(held)
-    began, saved, recent = time.process_time() - spent, time.monotonic(), []
-    for step in range(first, steps):
-        for group, lr in zip((g for optimiser in chosen for g in optimiser.param_groups), rates, strict=True):
-            group["lr"] = lr * rate(step, steps)
-        data = batch(TRAINING, range(IMAGES * step, IMAGES * (step + 1)), np.random.default_rng((17, seed, step)))
-        if step < ALONE * steps:
-            loss, iou = naming_loss(parts, encode(model, data.images), data), torch.zeros(1)
-        else:
-            rows = GRID if step >= (1 - PADDED) * steps else ROWS
-            loss, iou = step_loss(model, parts, data, rows, fine=step >= (1 - DECAY) * steps)
-        loss.backward()
-        nn.utils.clip_grad_norm_([*model.parameters(), *parts.parameters()], 1.0)
-        for optimiser in chosen:
-            optimiser.step()
-            optimiser.zero_grad()
-        recent.append((loss.item(), iou.mean().item()))
-        if step % 50 == 49 or step == steps - 1:
-            seen, overlap = np.mean(recent, axis=0).tolist()
-            curve.append((step + 1, round(seen, 4)))
-            say(f"{step + 1}: loss {seen:.3f}, IoU {overlap:.3f}, {(time.process_time() - began) / 60:.1f} CPU minutes")
-            recent = []
-        if time.monotonic() - saved > SAVED_EVERY_S or step == steps - 1:
-            state = {"model": model.state_dict(), "parts": parts.state_dict(), "seed": seed, "step": step + 1}
-            state |= {"optimisers": [optimiser.state_dict() for optimiser in chosen]}
-            state |= {"curve": curve, "spent": time.process_time() - began}
-            torch.save(state, kept.with_suffix(".new"))
-            kept.with_suffix(".new").replace(kept)
-            saved = time.monotonic()
-    spent = time.process_time() - began
-    save_file(sharpened(model.state_dict()), output / FILE)
-    log = TrainingLog(
-        network="SAM",
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        bytes=(output / FILE).stat().st_size,
-        steps=steps,
-        seed=seed,
-        cpu_minutes=round(spent / 60, 1),
-        torch=torch.__version__,
-        curve=tuple(Point(step=at, loss=loss) for at, loss in curve),
-        held_out=held_out(output / FILE, range(HELD_OUT_EXAMPLES)),
-    )
-    write_log(output, log)
-    kept.unlink(missing_ok=True)
-    return log
+
+    def save(step: int) -> None:
+        state = {"model": model.state_dict(), "parts": parts.state_dict(), "seed": seed, "step": step}
+        state |= {"optimisers": [optimiser.state_dict() for optimiser in chosen]}
+        state |= {"curve": curve, "spent": time.process_time() - began, "seconds": clock.seconds}
+        torch.save(state, kept.with_suffix(".new"))
+        kept.with_suffix(".new").replace(kept)
+
+    began, saved, step = time.process_time() - spent, time.monotonic(), first
+    recent: list[Tensor] = []
+    with closing(ahead(Drawing(seed, plan), range(first, clock.range_end), workers)) as made:
+        while (share := clock.share(step)) < 1:
+            for group, lr in zip((g for optimiser in chosen for g in optimiser.param_groups), rates, strict=True):
+                group["lr"] = lr * rate(step, share)
+            data = Batch.of_drawn(next(made))
+            if share < ALONE:
+                loss, iou = naming_loss(parts, encode(model, data.images), data), torch.zeros(1)
+            else:
+                rows = GRID if share >= 1 - PADDED else ROWS
+                loss, iou = step_loss(model, parts, data, rows, fine=share >= 1 - plan.fine)
+            loss.backward()
+            nn.utils.clip_grad_norm_([*model.parameters(), *parts.parameters()], 1.0)
+            for optimiser in chosen:
+                optimiser.step()
+                optimiser.zero_grad()
+            recent.append(torch.stack((loss.detach(), iou.detach().mean())))
+            step += 1
+            if step % 50 == 0 or step == clock.steps:
+                seen, overlap = torch.stack(recent).mean(0).tolist()
+                curve.append((step, round(seen, 4)))
+                say(f"{step}: loss {seen:.3f}, IoU {overlap:.3f}, {clock.seconds / 60:.1f} minutes")
+                recent = []
+            if time.monotonic() - saved > SAVED_EVERY_S:
+                save(step)
+                saved = time.monotonic()
+    save(step)
+    save_file({name: value.cpu() for name, value in sharpened(model.state_dict()).items()}, output / FILE)
+    return {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "steps": step,
+        "cpu_minutes": round((time.process_time() - began) / 60, 1),
+        "minutes": round(clock.seconds / 60, 1),
+        "curve": tuple(Point(step=at, loss=loss) for at, loss in curve),
+    }
 
 
 def sharpened(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -187,7 +272,7 @@ def sharpened(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def held_out(file: Path, indices: Sequence[int]) -> tuple[Figure, ...]:
     """Figures of the adapter with this file on held-out examples, for boxes as in training."""
-    model = Sam(SamSettings(weights=str(file)))
+    model = Sam(SamSettings(weights=str(file), device="cpu"))
     model.load()
     overlaps: dict[str, list[float]] = {}
     kept: list[bool] = []

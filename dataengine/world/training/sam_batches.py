@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,14 +17,29 @@ from dataengine.world.script import HEIGHT, WIDTH
 from dataengine.world.training.examples import Example, example
 from dataengine.world.training.sam_network import LOW, ROWS
 
-PROMPTS = 6
-"""Boxes an image."""
 SMALLEST = 60
 """Visible pixels from which an entity is asked for."""
 CLASSES = 1 + len(Part) + 3
 """Of pixels: nothing, the parts of a person, three parts of an object."""
 WEIGHTS = {"body": 1.0, "face": 0.5, "hair": 1.2, "garment": 1.5, "hat": 1.0, "glasses": 1.5, "scarf": 1.2}
 """How often a kind of entity is asked for, against the others; bags and objects: 2."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch before it is tensors, as another process makes it. Attributes as of `Batch`, but for:
+
+    images: RGB [B, HEIGHT, WIDTH, 3] uint8.
+    parts: uint8.
+    coarse: [P, 4 × ROWS, LOW] uint8, 255 where the mask is all of the pixel.
+    """
+
+    images: NDArray[np.uint8]
+    parts: NDArray[np.uint8]
+    of: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    masks: NDArray[np.uint8]
+    coarse: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,18 @@ class Batch:
     masks: Tensor
     coarse: Tensor
 
+    @classmethod
+    def of_drawn(cls, drawn: Drawn) -> Batch:
+        """On torch's default device."""
+        return cls(
+            normalised(torch.as_tensor(drawn.images)),
+            torch.as_tensor(drawn.parts).long(),
+            torch.as_tensor(drawn.of),
+            torch.as_tensor(drawn.boxes),
+            torch.as_tensor(drawn.masks),
+            torch.as_tensor(drawn.coarse) / 255,
+        )
+
 
 def entities(one: Example) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Everything that could be asked for in a frame, named by a caption or not, with its visible pixels."""
@@ -66,9 +93,9 @@ def _is(labels: NDArray[np.uint8], values: Sequence[int]) -> NDArray[np.bool_]:
     return table[labels]
 
 
-def _classes() -> NDArray[np.int64]:
+def _classes() -> NDArray[np.uint8]:
     """From the numbers of the label map to classes: nothing, the parts of a person, the parts of an object."""
-    table = np.zeros(256, np.int64)
+    table = np.zeros(256, np.uint8)
     for number in range(3):
         for i, value in enumerate(object_labels(number)):
             table[value] = 1 + len(Part) + min(i, 2)
@@ -87,8 +114,15 @@ def jittered(box: NDArray[np.float64], draw: np.random.Generator) -> NDArray[np.
     return np.clip(moved, 0, (WIDTH, HEIGHT, WIDTH, HEIGHT))
 
 
-def batch(seed: int, indices: Sequence[int], draw: np.random.Generator) -> Batch:
-    """Examples, half of them mirrored, with the boxes of some of their entities."""
+def draw_batch(
+    seed: int, indices: Sequence[int], draw: np.random.Generator, prompts: int, weights: Mapping[str, float]
+) -> Drawn:
+    """Examples, half of them mirrored, with the boxes of some of their entities.
+
+    Args:
+        prompts: boxes an image, where there are so many entities.
+        weights: as `WEIGHTS`.
+    """
     images, parts, of, boxes, masks, coarse = [], [], [], [], [], []
     for i, index in enumerate(indices):
         one = example(seed, index)
@@ -97,26 +131,26 @@ def batch(seed: int, indices: Sequence[int], draw: np.random.Generator) -> Batch
         labels = np.ascontiguousarray(one.labels[:, flip])
         parts.append(cv2.resize(labels, (LOW, 4 * ROWS), interpolation=cv2.INTER_NEAREST))
         found = [(kind, pixels) for kind, pixels in entities(one) if pixels.sum() >= SMALLEST]
-        weight = np.array([WEIGHTS.get(kind, 2.0) for kind, _ in found])
-        for k in draw.choice(len(found), min(PROMPTS, len(found)), replace=False, p=weight / weight.sum()):
+        weight = np.array([weights.get(kind, 2.0) for kind, _ in found])
+        for k in draw.choice(len(found), min(prompts, len(found)), replace=False, p=weight / weight.sum()):
             pixels = np.ascontiguousarray(found[k][1][:, flip])
             of.append(i)
             masks.append(pixels.astype(np.uint8))
             coarse.append(cv2.resize(255 * masks[-1], (LOW, 4 * ROWS), interpolation=cv2.INTER_AREA))
             boxes.append(jittered(tight(pixels), draw))
-    return Batch(
-        normalised(np.stack(images)),
-        torch.from_numpy(_CLASSES[np.stack(parts)]),
-        torch.tensor(of),
-        torch.from_numpy(np.stack(boxes)).float(),
-        torch.from_numpy(np.stack(masks)),
-        torch.from_numpy(np.stack(coarse)) / 255,
+    return Drawn(
+        np.stack(images),
+        _CLASSES[np.stack(parts)],
+        np.array(of),
+        np.stack(boxes).astype(np.float32),
+        np.stack(masks),
+        np.stack(coarse).astype(np.uint8),
     )
 
 
-def normalised(images: NDArray[np.uint8]) -> Tensor:
+def normalised(images: Tensor) -> Tensor:
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
-    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() - mean) / std
+    return (images.permute(0, 3, 1, 2).float() - mean) / std
 
 
 def tight(pixels: NDArray[np.bool_]) -> NDArray[np.float64]:

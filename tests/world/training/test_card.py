@@ -21,8 +21,13 @@ def test_a_card_has_size_training_and_figures(tmp_path: Path) -> None:
     assert read_log(tmp_path / "sam") == LOG
     write_card(tmp_path)
     text = (tmp_path / CARD).read_text()
-    assert "| sam | 640,000 | 2.6 | 4,000 | 3 | 31 | 1.500 → 0.125 |" in text
+    assert "| sam | 640,000 | 2.6 | 4,000 | 3 | cpu | 31 | 1.500 → 0.125 |" in text
     assert "| sam | mask IoU of hats | 0.812 | 77 |" in text
+
+
+def test_a_card_says_on_which_gpu_and_for_how_long() -> None:
+    log = LOG.model_copy(update={"device": "NVIDIA H100", "minutes": 8.04})
+    assert "| 3 | NVIDIA H100 | 8 | 1.500 → 0.125 |" in card([log])
 
 
 def test_the_committed_card_is_up_to_date() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from dataengine.config import GroundingDinoSettings
 from dataengine.models.grounding_dino import GroundingDino, crop_around, nearest_aspect, prompt
 from dataengine.records import Box
-from dataengine.world.training import CHECKPOINTS, grounding_dino
+from dataengine.world.training import CHECKPOINTS, grounding_dino, grounding_plan
 from dataengine.world.training.examples import HELD_OUT, TRAINING, example
 from dataengine.world.training.grounding_figures import cases, held_out, judged
 from dataengine.world.training.grounding_loss import (
@@ -22,10 +23,12 @@ from dataengine.world.training.grounding_loss import (
     query_loss,
     word_loss,
 )
-from dataengine.world.training.grounding_network import eyes, network, processor
+from dataengine.world.training.grounding_network import Eyes, eyes, network, processor
 from dataengine.world.training.grounding_pass import answers
 from dataengine.world.training.grounding_phrases import Term, classifies, describes, entities, recoloured, renamed
-from dataengine.world.training.grounding_views import Scene, aspect, crop_view, frame_view, normalised, scenes
+from dataengine.world.training.grounding_plan import Mix
+from dataengine.world.training.grounding_steps import Asked, Drawing, Named
+from dataengine.world.training.grounding_views import Pool, Scene, aspect, crop_view, frame_view, normalised, scenes
 from dataengine.world.training.log import read_log
 from dataengine.world.wording import attributes
 
@@ -158,16 +161,17 @@ def test_words_are_learnt_from_the_cells_that_show_them() -> None:
 
 def test_the_pass_of_training_says_what_the_library_says(drawn: list[Scene]) -> None:
     torch.manual_seed(0)
-    model = network(eyes()).eval()
+    plan = grounding_plan.CPU
+    model = network(eyes(plan), plan).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim > 1 and "embeddings" not in name:
                 torch.nn.init.normal_(weight, std=1.2 / weight[0].numel() ** 0.5)
     views = [frame_view(scene, (96, 160), 2, np.random.default_rng(3)) for scene in drawn[:2]]
-    tokens = processor().tokenizer(
+    tokens = processor(plan).tokenizer(
         [prompt(ask.text) for view in views for ask in view.asks], padding=True, return_tensors="pt"
     )
-    pixels = normalised(views)
+    pixels = normalised(torch.as_tensor(np.stack([view.pixels for view in views])))
     with torch.no_grad():
         ours, theirs = answers(model, pixels, tokens), model(pixel_values=pixels[[0, 0, 1, 1]], **tokens)
     length = tokens["input_ids"].shape[1]
@@ -184,7 +188,7 @@ def test_overlaps_are_those_of_boxes() -> None:
 
 
 def test_words_of_the_world_are_tokens_of_their_own() -> None:
-    words = processor().tokenizer
+    words = processor(grounding_plan.CPU).tokenizer
     assert words.tokenize("a blue striped t-shirt.") == ["a", "blue", "striped", "t", "-", "shirt", "."]
     for index in range(40):
         shot = example(TRAINING, index).shot
@@ -208,16 +212,15 @@ def test_questions_are_of_what_is_there_and_of_what_is_not() -> None:
 def test_a_few_steps_write_a_checkpoint_that_the_adapter_loads_and_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grounding_dino, "VIDEOS_FIRST", 6)
-    monkeypatch.setattr(grounding_dino, "VIEWS", 2)
+    plan = replace(grounding_plan.CPU, first=6, views=2)
     monkeypatch.setattr(grounding_dino, "held_out", lambda folder: held_out(folder, 1))
     folder, state = tmp_path / "checkpoint", tmp_path / "state"
     said: list[str] = []
-    log = grounding_dino.train(folder, steps=2, say=said.append, state=state)
+    log = grounding_dino.train(folder, steps=2, say=said.append, state=state, plan=plan)
     assert read_log(folder) == log
     assert log.bytes < 6e6
     assert log.held_out
-    again = grounding_dino.train(folder, steps=3, say=said.append, state=state)
+    again = grounding_dino.train(folder, steps=3, say=said.append, state=state, plan=plan, workers=2)
     assert "goes on at step 2" in said
     assert again.cpu_minutes >= log.cpu_minutes
     model = GroundingDino(GroundingDinoSettings(weights=str(folder), device="cpu", floor=0))
@@ -227,7 +230,7 @@ def test_a_few_steps_write_a_checkpoint_that_the_adapter_loads_and_training_goes
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
-    rates = [grounding_dino.rate_at(step, 1000) for step in (0, 99, 500, 749, 875, 999)]
+    rates = [grounding_dino.rate_at(step, step / 1000) for step in (0, 99, 500, 749, 875, 999)]
     assert rates == pytest.approx([0.01, 1, 1, 1, 0.5, 0.004])
 
 
@@ -250,3 +253,49 @@ def test_the_committed_checkpoint_finds_what_it_is_trained_to_find() -> None:
     assert found["box recall of persons"] >= 0.88
     assert found["own garment beside another's of its kind"] >= 0.95
     assert found["false positives, all"] <= 0.25
+
+
+def test_a_steps_data_fits_what_the_network_makes_of_it() -> None:
+    """For crops and frames of both plans: a table for every cell, boxes of what is there, and objects in most frames
+    where the plan wants them."""
+    for plan in (grounding_plan.CPU, grounding_plan.GPU):
+        small = replace(plan, first=12, views=6, asks=3, shots=2)
+        make = Drawing(0, small)
+        learner, model = Eyes(small, 3), network(eyes(small), small)
+        for step in (-2, -1):
+            shown = make(step)
+            assert isinstance(shown, Named)
+            names = [torch.as_tensor(name).long() for name in shown.names]
+            assert learner.learn(normalised(torch.as_tensor(shown.pixels)), names) > 0
+        sizes = set()
+        for step in range(6):
+            data = make(step)
+            assert isinstance(data, Asked)
+            sizes.add(data.pixels.shape[1:3])
+            assert np.isfinite(grounding_dino.loss(model, data, small.absent).item())
+            assert (data.there & data.unclear).sum() == 0
+        assert len(sizes) > 1
+        assert max(max(size) for size in sizes) == small.longest
+
+
+def test_absent_phrases_count_as_often_as_they_are_told_to() -> None:
+    box, none = torch.tensor([[0.5, 0.5, 0.1, 0.1]]), torch.zeros(0, 4)
+    targets = Targets.of([box, none], [none, none])
+    sure = torch.full((2, 5, 2), -1.0)
+    missed, false = sure.clone(), sure.clone()
+    false[1] = 3
+    missed[0] = -3
+    alike, doubled = (presence_loss(false, targets, weight) for weight in (1.0, 2.0))
+    assert doubled > alike * 1.05
+    assert presence_loss(missed, targets, 2.0) < presence_loss(missed, targets, 1.0)
+
+
+def test_a_plan_may_prefer_frames_with_objects() -> None:
+    shares = []
+    for furnished in (0.0, 1.0):
+        pool = Pool(TRAINING, 0, lambda *_: (96, 160), np.random.default_rng(0), Mix(furnished=furnished))
+        pool.grow(12)
+        views = pool.frames(60, 1)
+        shares.append(np.mean([any(e.owner is None for e in view.entities) for view in views]))
+    assert shares[0] < 0.9
+    assert shares[1] == 1

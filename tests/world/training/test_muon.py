@@ -31,3 +31,25 @@ def test_it_finds_a_minimum() -> None:
         optimiser.step()
         optimiser.zero_grad()
     assert loss < 0.01
+
+
+def test_matrices_of_a_shape_step_together_as_they_would_alone() -> None:
+    torch.manual_seed(0)
+    start = [torch.randn(shape) for shape in ((8, 4), (8, 4), (4, 8), (8, 4))]
+    weights = [torch.nn.Parameter(value.clone()) for value in start]
+    gradients = [[torch.randn_like(value) for value in start] for _ in range(3)]
+
+    def stepped(together: list[list[torch.nn.Parameter]]) -> list[torch.Tensor]:
+        optimisers = [Muon(some, lr=0.1) for some in together]
+        for now in gradients:
+            for weight, gradient in zip(weights, now, strict=True):
+                weight.grad = gradient.clone()
+            for optimiser in optimisers:
+                optimiser.step()
+        return [weight.detach() for weight in weights]
+
+    batched = stepped([weights])
+    weights = [torch.nn.Parameter(value.clone()) for value in start]
+    for one, other, before in zip(batched, stepped([[weight] for weight in weights]), start, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        assert not torch.equal(one, before)

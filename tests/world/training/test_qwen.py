@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,18 @@ from dataengine.models.prompts import Prompts
 from dataengine.world.training import qwen
 from dataengine.world.training.log import read_log
 from dataengine.world.training.qwen_held_out import case, held_out
-from dataengine.world.training.qwen_lessons import SENSES, UNASKED, Lesson, Material, Teacher, material
-from dataengine.world.training.qwen_network import pictures, read, see
+from dataengine.world.training.qwen_lessons import (
+    SENSES,
+    UNASKED,
+    Lesson,
+    Material,
+    Portions,
+    Teacher,
+    made_up,
+    material,
+)
+from dataengine.world.training.qwen_network import read
+from dataengine.world.training.qwen_sight import Sight
 from dataengine.world.training.qwen_words import Model, Processor, build
 from dataengine.world.wording import attributes
 
@@ -58,20 +67,31 @@ def test_lessons_are_computed_as_transformers_does(
     processor, model = built
     lesson = teacher.owning(shots[1], (0, 1, 2), 1, np.random.default_rng(0))
     ids = torch.from_numpy(lesson.ids)[None]
-    shown = processor.image_processor(images=[fromarray(s.image) for s in lesson.images], return_tensors="pt")
-    images = ids == model.config.image_token_id
+    images = {image.key: image for image in (shots[1].still, *shots[1].crops)}
+    shown = processor.image_processor(
+        images=[fromarray(images[key].image) for key in lesson.images], return_tensors="pt"
+    )
+    pictured = ids == model.config.image_token_id
+    sight = Sight(model)
+    sight.add(images.values())
     with torch.no_grad():
         wanted = model(
             input_ids=ids, pixel_values=shown.pixel_values, image_grid_thw=shown.image_grid_thw,
-            mm_token_type_ids=images.int(),
+            mm_token_type_ids=pictured.int(),
         ).logits  # fmt: skip
-        batch = qwen.Batch.of([lesson])
-        embedded = model.model.language_model.embed_tokens(ids)
-        seen, _ = see(model, pictures([s.image for s in lesson.images]))
-        found = model.lm_head(
-            read(model, embedded.masked_scatter(images[..., None], seen), batch.positions, batch.hide)
-        )
+        batch = qwen.Batch.of([lesson], model.config.image_token_id)
+        assert torch.equal(batch.pictured, pictured.flatten().nonzero()[:, 0])
+        assert torch.equal(ids[0, batch.asked + 1], batch.target)
+        seen = sight.at_rest(lesson.images)
+        torch.testing.assert_close(sight.awake(lesson.images).tokens, seen)
+        embedded = model.model.language_model.embed_tokens(ids).masked_scatter(pictured[..., None], seen)
+        found = model.lm_head(read(model, embedded, batch.positions, batch.hide()))
+        loss, right = qwen.said_loss(model, batch, seen)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    said_at = wanted[0, batch.asked]
+    entropy = torch.nn.functional.cross_entropy(said_at, batch.target, reduction="none")
+    torch.testing.assert_close(loss, (entropy * batch.weight).sum() / batch.weight.sum(), atol=1e-4, rtol=1e-4)
+    assert torch.equal(right, said_at.argmax(-1) == batch.target)
 
 
 def test_a_branch_sees_what_is_shared_and_itself(
@@ -79,25 +99,26 @@ def test_a_branch_sees_what_is_shared_and_itself(
 ) -> None:
     """The first answer is as likely with the second beside it as alone."""
     model = built[1]
-    both = teacher.telling(shots[0], shots[1], np.random.default_rng(0))
-    alone = teacher.telling(shots[0], None, np.random.default_rng(0))
+    both = teacher.telling(shots[0], made_up(np.random.default_rng(0)))
+    alone = teacher.telling(shots[0], None)
     hidden = []
     for lesson in (both, alone):
-        batch = qwen.Batch.of([lesson])
+        batch = qwen.Batch.of([lesson], model.config.image_token_id)
         with torch.no_grad():
             embedded = model.model.language_model.embed_tokens(batch.ids)
-            hidden.append(read(model, embedded, batch.positions, batch.hide)[0, torch.from_numpy(lesson.branch) == 1])
+            hidden.append(read(model, embedded, batch.positions, batch.hide())[0, torch.from_numpy(lesson.branch) == 1])
     torch.testing.assert_close(*hidden, atol=1e-5, rtol=1e-5)
 
 
 def test_captions_that_are_taught_are_true_and_entities_are_copied(teacher: Teacher, shots: list[Material]) -> None:
-    for shot, strange in pairwise(shots):
-        lesson = teacher.telling(shot, strange, np.random.default_rng(1))
+    for number, shot in enumerate(shots):
+        strange = made_up(np.random.default_rng(number))
+        lesson = teacher.telling(shot, strange)
         caption = json.loads(said(teacher, lesson, 1).removesuffix("<|im_end|>"))["caption"]
         assert all(actor.person.top.phrase in caption for actor in shot.shot.actors)
         named = json.loads(said(teacher, lesson, 2).removesuffix("<|im_end|>"))
         asked = str(teacher.processor.tokenizer.decode(lesson.ids[(lesson.branch == 2) & (lesson.weight == 0)]))
-        assert len(named["people"]) == len(strange.shot.actors)
+        assert len(named["people"]) == len(strange.people)
         for person in named["people"]:
             assert all(words in asked for words in (person["noun"], *person["attributes"]))
 
@@ -137,9 +158,31 @@ def test_owners_that_are_taught_are_true(teacher: Teacher, shots: list[Material]
                 nobody += 1
                 continue
             shown = lesson.images[len(stills) + choice["person"] - 1]
-            person = shot.shot.actors[position[crops.index(shown.key) + 1]].person
+            person = shot.shot.actors[position[crops.index(shown) + 1]].person
             assert choice["phrase"] in attributes(person) or choice["phrase"].startswith(person.identity.noun)
     assert nobody, "some captions name what nobody wears"
+
+
+def test_a_number_said_again_weighs_less(teacher: Teacher, shots: list[Material]) -> None:
+    """Nothing is to be seen for it: the number before is copied."""
+    checked = 0
+    for turn, shot in enumerate(shot for shot in shots if shot.crops):
+        lesson = teacher.owning(shot, (), 1, np.random.default_rng(turn))
+        numbers = [choice["person"] for choice in json.loads(said(teacher, lesson, 1)[: -len("<|im_end|>")])["choices"]]
+        digits = teacher.processor.tokenizer.convert_tokens_to_ids(list("0123456789"))
+        weights = lesson.weight[(lesson.weight > 0) & np.isin(lesson.ids, digits)]
+        news = [i == 0 or numbers[i] != numbers[i - 1] for i in range(len(numbers))]
+        assert [weight > 1 for weight in weights] == news
+        checked += not all(news)
+    assert checked
+
+
+def test_a_portion_is_the_same_again_and_of_one_shot() -> None:
+    one, again = Portions(SEED)(3), Portions(SEED)(3)
+    assert all(np.array_equal(a.ids, b.ids) for a, b in zip(one.owning, again.owning, strict=True))
+    keys = [image.key for image in one.images]
+    assert keys == [one.frame, one.still, *one.crops]
+    assert {key for lesson in (*one.telling, *one.owning, *one.reading) for key in lesson.images} <= set(keys)
 
 
 def test_tokens_are_asked_for_what_covers_them(shots: list[Material]) -> None:
@@ -155,19 +198,11 @@ def test_tokens_are_asked_for_what_covers_them(shots: list[Material]) -> None:
 
 @pytest.mark.slow
 def test_a_few_steps_write_a_checkpoint_that_the_adapter_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "POOL": 8,
-        "LOOKS": 4,
-        "TALKS": 4,
-        "CHECKED": 2,
-        "READS": 4,
-        "SEEING": 0.3,
-        "READING": 0.5,
-        "SPEAKING": 0.8,
-    }.items():
-        monkeypatch.setattr(qwen, name, value)
+    plan = qwen.Plan(10, 0.3, 0.5, 0.8, first=4, new=1, pool=8, looks=4, whole=2, reads=4, talks=4)
+    monkeypatch.setattr(qwen, "PLANS", {"cpu": plan})
+    monkeypatch.setattr(qwen, "CHECKED", 2)
     lines: list[str] = []
-    log = qwen.train(tmp_path, steps=10, say=lines.append, scenes=0)
+    log = qwen.train(tmp_path, say=lines.append, scenes=0, workers=0)
     assert lines and read_log(tmp_path) == log
     assert not (tmp_path / "state.pt").exists()
     assert log.bytes < 16e6
@@ -178,10 +213,12 @@ def test_a_few_steps_write_a_checkpoint_that_the_adapter_loads(tmp_path: Path, m
 def test_looking_helps(shots: list[Material], built: tuple[Processor, Model]) -> None:
     """The loss falls on what is seen again and again."""
     pupil = qwen.Pupil.of(build(1)[1])
-    optimiser, sight = qwen.Optimiser(pupil), qwen.Sight(pupil.model)
+    optimiser, sight = qwen.Optimiser(pupil), Sight(pupil.model)
+    crops = [image for shot in shots[:3] for image in shot.crops]
+    sight.add(crops)
     losses = []
     for _ in range(12):
-        view = sight.awake([image for shot in shots[:3] for image in shot.crops])
+        view = sight.awake([image.key for image in crops])
         loss = sum(qwen.sensed_losses(pupil, view, 1.0).values())
         optimiser.step(torch.as_tensor(loss), {"tower": 1.0, "words": 0.0})
         losses.append(float(loss))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,15 @@ from safetensors.torch import load_file
 from dataengine import masks
 from dataengine.models.sam_network import build
 from dataengine.world.training import CHECKPOINTS, sam
+from dataengine.world.training.ahead import ahead
 from dataengine.world.training.examples import HELD_OUT, TRAINING, example
 from dataengine.world.training.log import read_log
-from dataengine.world.training.sam_batches import CLASSES, batch, entities, jittered, tight
+from dataengine.world.training.sam_batches import CLASSES, WEIGHTS, Batch, draw_batch, entities, jittered, tight
 from dataengine.world.training.sam_network import GRID, LOW, PATCH, ROWS, decode, encode, network
+
+
+def batch(seed: int, indices: Sequence[int], draw: np.random.Generator) -> Batch:
+    return Batch.of_drawn(draw_batch(seed, indices, draw, 6, WEIGHTS))
 
 
 @pytest.fixture
@@ -106,19 +113,17 @@ def test_sharper_logits_are_the_same_masks(random_network) -> None:
 
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(sam, "HELD_OUT_EXAMPLES", 1)
-    monkeypatch.setattr(sam, "IMAGES", 1)
+    monkeypatch.setattr(sam, "CPU", replace(sam.CPU, images=1))
     monkeypatch.setattr(sam, "SAVED_EVERY_S", 0)
-    log = sam.train(tmp_path / "whole", steps=3, say=lambda text: None)
+    log = sam.train(tmp_path / "whole", steps=3, say=lambda text: None, workers=2)
     assert read_log(tmp_path / "whole") == log
     assert log.curve[-1].step == 3
-    calls = iter(range(2))
 
-    def stopping(*given):
-        next(calls)
-        return batch(*given)
+    def stopping(make, steps, workers):
+        yield from ahead(make, steps[:2], workers)
 
     with monkeypatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr(sam, "batch", stopping)
+        patch.setattr(sam, "ahead", stopping)
         sam.train(tmp_path / "parts", steps=3, say=lambda text: None)
     assert not (tmp_path / "parts" / sam.FILE).exists()
     sam.train(tmp_path / "parts", steps=3, say=lambda text: None)
@@ -126,6 +131,22 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Pat
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert not (tmp_path / "parts" / "resume.pt").exists()
     assert build(whole).image_encoder.img_size == 280
+
+
+def test_a_training_ends_by_time_with_a_low_rate(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sam, "HELD_OUT_EXAMPLES", 1)
+    shares: dict[int, float] = {}
+
+    def noted(step: int, share: float) -> float:
+        return shares.setdefault(step, share)
+
+    monkeypatch.setattr(sam, "rate", noted)
+    plan = replace(sam.GPU, images=1, prompts=2)
+    log = sam.train(tmp_path, minutes=0.02, say=lambda text: None, plan=plan)
+    assert log.steps == len(shares) > 1
+    assert 0.4 < max(shares.values()) < 1
+    assert log.minutes is not None
+    assert sam.held_out(tmp_path / sam.FILE, range(1))
 
 
 def test_the_committed_checkpoint_cuts_out_what_boxes_surround() -> None:
