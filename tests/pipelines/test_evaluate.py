@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dataengine.records import RunSummary
+from dataengine.world.training import CHECKPOINTS
 from pipelines.cli import Exit, app
 
 
@@ -20,13 +21,17 @@ def test_a_build_of_the_world_is_judged_by_its_truth(run_build: Callable[..., Ru
     made = CliRunner().invoke(app, ["world", "make", "--clips", "3", "--seed", "6", "--output", str(videos)])
     assert made.exit_code == Exit.DONE, made.output
     looser = ("decide.filters.face_min_px=16", "decide.filters.face_min_stills=1", "decide.filters.face_score=0.3")
-    summary = run_build(videos, out, "stages.shots.detector=adaptive", *looser)
+    pack = str(CHECKPOINTS / "insightface")
+    known = ("detector=insightface", f"insightface.weights={pack}", "insightface.side=288", "insightface.device=cpu")
+    faces = (f"stages.faces.{one}" for one in known)
+    summary = run_build(videos, out, "stages.shots.detector=adaptive", *faces, *looser)
     assert summary.pairs, "or there is nothing to judge"
     judged = CliRunner().invoke(app, ["evaluate", str(out), "--truth", str(videos)])
     assert judged.exit_code == Exit.DONE, judged.output
     found = json.loads((out / "evaluation.json").read_text())
     assert found["samples"] == summary.pairs
-    assert {metric["name"] for metric in found["metrics"]} >= {"shots", "subjects", "spans", "who wears what"}
+    names = {metric["name"] for metric in found["metrics"]}
+    assert names >= {"shots", "subjects", "spans", "who wears what", "people over clips", "people known again"}
     with Image.open(out / "evaluation.png") as image:
         assert image.width > 600
 

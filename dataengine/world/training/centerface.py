@@ -212,7 +212,7 @@ def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callabl
         files=[file],
         steps=steps,
         seed=seed,
-        cpu_seconds=time.process_time() - began,
+        cpu_s=time.process_time() - began,
         curve=curve,
         held_out=held_out(file, range(HELD_OUT_EXAMPLES)),
     )

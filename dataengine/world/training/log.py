@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dataengine.records import Record
+from dataengine.world.training.device import device_name
 
 FILE = "training.json"
 
@@ -74,7 +75,9 @@ def log_training(
     files: Iterable[Path],
     steps: int,
     seed: int,
-    cpu_seconds: float,
+    cpu_s: float,
+    wall_s: float | None = None,
+    device: str = "cpu",
     curve: Sequence[Point],
     held_out: Sequence[Figure],
 ) -> TrainingLog:
@@ -83,6 +86,7 @@ def log_training(
     Args:
         weights: of the network, to be counted.
         files: of the checkpoint.
+        device: of torch.
     """
     log = TrainingLog(
         network=network,
@@ -90,7 +94,9 @@ def log_training(
         bytes=sum(file.stat().st_size for file in files),
         steps=steps,
         seed=seed,
-        cpu_minutes=round(cpu_seconds / 60, 1),
+        cpu_minutes=round(cpu_s / 60, 1),
+        minutes=None if wall_s is None else round(wall_s / 60, 1),
+        device=device_name(device),
         torch=torch.__version__,
         curve=tuple(curve),
         held_out=tuple(held_out),

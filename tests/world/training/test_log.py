@@ -22,11 +22,12 @@ def test_a_log_counts_weights_and_files(tmp_path: Path) -> None:
         files=files,
         steps=7,
         seed=1,
-        cpu_seconds=93,
+        cpu_s=93,
+        wall_s=186,
         curve=[Point(step=7, loss=0.5)],
         held_out=[Figure(name="recall", value=1, of=3)],
     )
-    assert (log.parameters, log.bytes, log.cpu_minutes) == (10, 42, 1.6)
+    assert (log.parameters, log.bytes, log.cpu_minutes, log.minutes, log.device) == (10, 42, 1.6, 3.1, "cpu")
     assert read_log(tmp_path) == log
 
 
