@@ -17,7 +17,7 @@ from transformers import GroundingDinoForObjectDetection
 
 from dataengine.world.training.ahead import ahead
 from dataengine.world.training.clock import Clock
-from dataengine.world.training.device import device_name, training_on
+from dataengine.world.training.device import training_on
 from dataengine.world.training.grounding_figures import held_out
 from dataengine.world.training.grounding_loss import Targets, presence_loss, proposal_loss, query_loss, word_loss
 from dataengine.world.training.grounding_network import Eyes, eyes, network, processor
@@ -25,7 +25,7 @@ from dataengine.world.training.grounding_pass import answers
 from dataengine.world.training.grounding_plan import Plan
 from dataengine.world.training.grounding_steps import Asked, Drawing, Named
 from dataengine.world.training.grounding_views import normalised
-from dataengine.world.training.log import Point, TrainingLog, write_log
+from dataengine.world.training.log import FILE, Point, TrainingLog, log_training
 
 RATE, SLOW_RATE = 1e-3, 3e-4
 """Learning rates; the slow one is of the backbone, and of where deformable attention looks."""
@@ -152,21 +152,19 @@ def train(
     with training_on(device):
         run = _train(clock, seed, say, plan, workers, state)
         run.export(output, plan)
-    log = TrainingLog(
-        network="grounding_dino",
-        parameters=sum(p.numel() for p in run.model.parameters()),
-        bytes=sum(f.stat().st_size for f in output.iterdir() if f.is_file()),
+    return log_training(
+        output,
+        "grounding_dino",
+        weights=run.model.parameters(),
+        files=[file for file in output.iterdir() if file.is_file() and file.name != FILE],
         steps=run.step,
         seed=seed,
-        cpu_minutes=round(run.cpu_s / 60, 1),
-        minutes=round(run.wall_s / 60, 1),
-        device=device_name(device),
-        torch=torch.__version__,
-        curve=tuple(run.curve),
+        cpu_s=run.cpu_s,
+        wall_s=run.wall_s,
+        device=device,
+        curve=run.curve,
         held_out=held_out(output),
     )
-    write_log(output, log)
-    return log
 
 
 def _train(clock: Clock, seed: int, say: Callable[[str], None], plan: Plan, workers: int, state: Path | None) -> Run:

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from dataengine.world.training.ahead import ahead
 from dataengine.world.training.clock import Clock
-from dataengine.world.training.device import device_name, training_on
+from dataengine.world.training.device import training_on
 from dataengine.world.training.examples import HELD_OUT, TRAINING
-from dataengine.world.training.log import FILE, Point, TrainingLog, write_log
+from dataengine.world.training.log import FILE, Point, TrainingLog, log_training
 from dataengine.world.training.muon import Muon
 from dataengine.world.training.qwen_held_out import SCENES, held_out
 from dataengine.world.training.qwen_lessons import PARTS, SENSES, TINTS, UNASKED, Key, Lesson, Portion, Portions
@@ -298,20 +298,19 @@ def train(
                 exported = time.monotonic()
         export(output, processor, model)
         pupil.keep(output / _STATE, step, curve, _minutes(spent))
-    log = TrainingLog(
-        network="Qwen2.5-VL",
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        bytes=sum(file.stat().st_size for file in output.iterdir() if file.name not in (_STATE, FILE)),
+    log = log_training(
+        output,
+        "Qwen2.5-VL",
+        weights=model.parameters(),
+        files=[file for file in output.iterdir() if file.name not in (_STATE, FILE)],
         steps=step,
         seed=seed,
-        cpu_minutes=round(_minutes(spent), 1),
-        minutes=round(clock.seconds / 60, 1),
-        device=device_name(device),
-        torch=torch.__version__,
-        curve=tuple(curve),
+        cpu_s=60 * _minutes(spent),
+        wall_s=clock.seconds,
+        device=device,
+        curve=curve,
         held_out=held_out(output, scenes) if scenes else (),
     )
-    write_log(output, log)
     (output / _STATE).unlink()
     return log
 

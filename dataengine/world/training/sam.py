@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -29,9 +29,9 @@ from dataengine.records import Box
 from dataengine.world.script import HEIGHT, WIDTH
 from dataengine.world.training.ahead import ahead
 from dataengine.world.training.clock import Clock
-from dataengine.world.training.device import device_name, training_on
+from dataengine.world.training.device import training_on
 from dataengine.world.training.examples import HELD_OUT, TRAINING, example
-from dataengine.world.training.log import Figure, Point, TrainingLog, write_log
+from dataengine.world.training.log import Figure, Point, TrainingLog, log_training
 from dataengine.world.training.muon import Muon
 from dataengine.world.training.sam_batches import CLASSES, WEIGHTS, Batch, Drawn, draw_batch, entities, jittered, tight
 from dataengine.world.training.sam_network import GRID, PATCH, PROMPT, ROWS, decode, encode, network
@@ -186,24 +186,35 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     with training_on(device):
         ended = _train(output, clock, seed, say, chosen, workers)
-    log = TrainingLog(
-        network="SAM",
-        bytes=(output / FILE).stat().st_size,
+    log = log_training(
+        output,
+        "SAM",
+        weights=ended.model.parameters(),
+        files=[output / FILE],
+        steps=ended.steps,
         seed=seed,
-        torch=torch.__version__,
-        device=device_name(device),
+        cpu_s=ended.cpu_s,
+        wall_s=ended.wall_s,
+        device=device,
+        curve=ended.curve,
         held_out=held_out(output / FILE, range(HELD_OUT_EXAMPLES)),
-        **ended,
     )
-    write_log(output, log)
     (output / RESUME).unlink(missing_ok=True)
     return log
 
 
-def _train(
-    output: Path, clock: Clock, seed: int, say: Callable[[str], None], plan: Plan, workers: int
-) -> dict[str, Any]:
-    """Train on torch's default device, write the weights, and return what the log says of it."""
+class _Ended(NamedTuple):
+    """What a training's log says of it."""
+
+    model: nn.Module
+    steps: int
+    cpu_s: float
+    wall_s: float
+    curve: list[Point]
+
+
+def _train(output: Path, clock: Clock, seed: int, say: Callable[[str], None], plan: Plan, workers: int) -> _Ended:
+    """Train on torch's default device and write the weights."""
     torch.manual_seed(seed)
     model, parts = network(), nn.Linear(PROMPT, 16 * CLASSES)
     nn.init.normal_(model.image_encoder.pos_embed, std=0.02)
@@ -255,13 +266,8 @@ def _train(
                 saved = time.monotonic()
     save(step)
     save_file({name: value.cpu() for name, value in sharpened(model.state_dict()).items()}, output / FILE)
-    return {
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-        "steps": step,
-        "cpu_minutes": round((time.process_time() - began) / 60, 1),
-        "minutes": round(clock.seconds / 60, 1),
-        "curve": tuple(Point(step=at, loss=loss) for at, loss in curve),
-    }
+    points = [Point(step=at, loss=loss) for at, loss in curve]
+    return _Ended(model, step, time.process_time() - began, clock.seconds, points)
 
 
 def sharpened(state: dict[str, Tensor]) -> dict[str, Tensor]:
