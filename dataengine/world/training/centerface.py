@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from dataengine.config import CenterFaceSettings
 from dataengine.models.centerface import CELL, MULTIPLE, OUTPUTS, CenterFace
+from dataengine.models.interfaces import DetectedFace
 from dataengine.records import Box
 from dataengine.world import drawing
 from dataengine.world.cast import Identity
@@ -254,12 +255,12 @@ def held_out(file: Path, indices: Sequence[int]) -> tuple[Figure, ...]:
         one = example(HELD_OUT, index)
         said, true = model.detect([one.image])[0], list(faces(one))
         for face in true:
-            box = Box(*face.box.tolist())
-            best = max(said, key=lambda one: iou(one.box, box), default=None)
             if face.pixels < VISIBLE:
                 continue
-            found.append(best is not None and iou(best.box, box) >= 0.5)
-            if best and found[-1]:
+            best = detection_of(face, said)
+            found.append(best is not None)
+            if best is not None:
+                box = Box(*face.box.tolist())
                 overlap.append(iou(best.box, box))
                 scores.append(best.score)
                 apart.append(np.linalg.norm(np.array(best.landmarks) - face.landmarks, axis=1).mean() / box.width)
@@ -274,6 +275,13 @@ def held_out(file: Path, indices: Sequence[int]) -> tuple[Figure, ...]:
             ("distance of landmarks, in widths of the face", apart),
         )
     )
+
+
+def detection_of(face: Face, said: Sequence[DetectedFace]) -> DetectedFace | None:
+    """The detection that overlaps the face most, if their IoU is at least 0.5."""
+    box = Box(*face.box.tolist())
+    best = max(said, key=lambda one: iou(one.box, box), default=None)
+    return best if best is not None and iou(best.box, box) >= 0.5 else None
 
 
 def iou(one: Box, other: Box) -> float:
