@@ -30,7 +30,10 @@ class Muon(torch.optim.Optimizer):
 
     def _step(self, weights: list[Tensor], lr: float, momentum: float, stretch: float) -> None:
         """Of matrices of one shape together, because a GPU takes as long for many small products as for one."""
-        means = [self.state[weight].setdefault("mean", torch.zeros_like(weight)) for weight in weights]
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["mean"] = torch.zeros_like(weight)
+        means = [self.state[weight]["mean"] for weight in weights]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         torch._foreach_lerp_(means, gradients, 1 - momentum)
         updates = _orthogonal(torch.stack(torch._foreach_lerp(gradients, means, momentum)))

@@ -63,7 +63,7 @@ class Plan:
 
 PLANS: Mapping[str, Plan] = {
     "cpu": Plan(11_500, 0.5, 0.55, 0.94, first=60, new=1, pool=4000, looks=6, whole=3, reads=24, talks=12),
-    "cuda": Plan(12_000, 0.25, 0.3, 0.8, first=400, new=6, pool=24_000, looks=64, whole=24, reads=192, talks=128),
+    "cuda": Plan(12_000, 0.25, 0.3, 0.8, first=200, new=6, pool=24_000, looks=64, whole=24, reads=192, talks=128),
 }
 """By device. A GPU takes as long for few shots as for many, so its steps are wide."""
 MUON, ADAM = 0.02, 3e-3
@@ -370,7 +370,7 @@ class Optimiser:
         self._muon = {name: Muon(matrices, MUON) for name, matrices in inside.items()}
         self._adam = torch.optim.AdamW(
             [{"params": found, "part": part, "scale": scale} for part, scale, found in outside],
-            lr=ADAM, betas=(0.9, 0.98), weight_decay=0.0,
+            lr=ADAM, betas=(0.9, 0.98), weight_decay=0.0, fused=True,
         )  # fmt: skip
         self._all = [p for _, _, found in outside for p in found] + [p for found in inside.values() for p in found]
 
