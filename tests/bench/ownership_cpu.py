@@ -10,7 +10,7 @@ is to F1 without errors, the bound.
     sights    a thing or person taken to be somebody else's, whatever the numbers
     guesses   a thing or person that is not seen: it is number 1's, whoever has it
     copies    phrases that are not the caption's, one by one or all of an answer, and repairs of them; attributes that
-              are listed under another person
+              are listed under another person, or under both
     boxes     things that are not found in a still
 
 In a tenth of the cases in which the grounder is asked for what a person does not wear, it finds something else there.
@@ -61,7 +61,6 @@ from dataengine.world import drawing
 from dataengine.world.judge import said
 from dataengine.world.make import VideoTruth, scripts
 from dataengine.world.pairs import window
-from dataengine.world.things import COLOURS
 
 KINDS = ("votes", "swaps", "sights", "guesses", "copies", "boxes")
 FALSE_POSITIVES = 0.1
@@ -211,12 +210,13 @@ class Erring:
         for number, (who, _, attributes) in enumerate(shown.listed):
             for phrase in attributes if len(people) > 1 else ():
                 if errs("copies", told, "listed", who, phrase):
+                    mine = people[number][1]
+                    one = next(pair for pair in mine if pair[0] == phrase)
                     others = [other for i, (_, other) in enumerate(people) if i != number and len(other) < 3]
-                    if others:
-                        mine = people[number][1]
-                        one = next(pair for pair in mine if pair[0] == phrase)
-                        mine.remove(one)
-                        self._chance.pick(others, told, who, phrase).append(one)
+                    if others and one not in (theirs := self._chance.pick(others, told, who, phrase)):
+                        theirs.append(one)
+                        if self._chance.draw("also", told, who, phrase) < 0.5:
+                            mine.remove(one)
         return people
 
     def _entities(self, shown: Shown) -> dict[str, Any]:
@@ -265,9 +265,9 @@ class Erring:
 
 
 def _garbled(words: str) -> str:
-    """Another colour; and of a person another word: the caption has neither."""
+    """Nearly the words, so that they do not stand in the caption."""
     first, *rest = words.split()
-    return " ".join(["purple-ish" if first in COLOURS else f"{first}-like", *rest])
+    return " ".join([f"{first}-like", *rest])
 
 
 def measured(shown: Shown, caption: Caption, chance: Chance) -> Measured:
