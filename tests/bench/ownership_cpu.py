@@ -11,6 +11,7 @@ is to F1 without errors, the bound.
     guesses   a thing or person that is not seen: it is number 1's, whoever has it
     copies    phrases that are not the caption's, one by one or all of an answer, and repairs of them; attributes that
               are listed under another person, or under both
+    faces     people who are not found
     boxes     things that are not found in a still
 
 In a tenth of the cases in which the grounder is asked for what a person does not wear, it finds something else there.
@@ -25,7 +26,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -62,7 +63,7 @@ from dataengine.world.judge import said
 from dataengine.world.make import VideoTruth, scripts
 from dataengine.world.pairs import window
 
-KINDS = ("votes", "swaps", "sights", "guesses", "copies", "boxes")
+KINDS = ("votes", "swaps", "sights", "guesses", "copies", "faces", "boxes")
 FALSE_POSITIVES = 0.1
 RATES = (0.02, 0.05, 0.1)
 RULES = DecideSettings(
@@ -78,6 +79,10 @@ class Shown:
 
     truth: VideoTruth
     number: int
+    missed: frozenset[int] = frozenset()
+    """People whom the face detector does not find."""
+    drawn: dict[Any, Any] = field(default_factory=dict)
+    """What was drawn of it, whoever is missed."""
 
     @cached_property
     def at(self) -> tuple[int, ...]:
@@ -96,14 +101,13 @@ class Shown:
             for who, named in zip(self.told.order, self.told.people, strict=True)
         ]
 
-    @cached_property
+    @property
     def masks(self) -> list[dict[str, EntityMask]]:
         """By still and entity."""
-        seen = [drawing.truth(self.truth.script, n) for n in self.at]
-        return [
-            {m.entity: m.model_copy(update={"still": still}) for m in one.masks} if one else {}
-            for still, one in enumerate(seen)
-        ]
+        if "masks" not in self.drawn:
+            seen = [drawing.truth(self.truth.script, n) for n in self.at]
+            self.drawn["masks"] = [{m.entity: m for m in one.masks} if one else {} for one in seen]
+        return self.drawn["masks"]
 
     @cached_property
     def people(self) -> People:
@@ -117,7 +121,7 @@ class Shown:
                 for still, seen in enumerate(self.masks)
                 if f"s{named}.face" in seen
             )  # fmt: skip
-            if sightings:
+            if sightings and who not in self.missed:
                 found.append(Person(index=who, sightings=sightings))
         return People(people=tuple(found))
 
@@ -126,14 +130,10 @@ class Shown:
 
     def mask(self, who: int, phrase: str, still: int) -> EntityMask | None:
         """What a person wears, in a still."""
-        return self._worn.setdefault(
-            (who, phrase, still),
-            drawing.worn(self.truth.script, self.at[still], self.told.order.index(who), phrase),
-        )
-
-    @cached_property
-    def _worn(self) -> dict[tuple[int, str, int], EntityMask | None]:
-        return {}
+        if (who, phrase, still) not in self.drawn:
+            seen = drawing.worn(self.truth.script, self.at[still], self.told.order.index(who), phrase)
+            self.drawn[who, phrase, still] = seen
+        return self.drawn[who, phrase, still]
 
     @cached_property
     def scene(self) -> Scene:
@@ -246,7 +246,7 @@ class Erring:
             where = len(_MARK.sub(r"\1", text[: start.start()])) - _MARK.sub(r"\1", text).index(shown.told.text)
             who = self._owner(shown, where)
             if errs("sights", shown.told.text, words, where):
-                who = pick([None, *(o for o in order if o != who)], "sights", words, shown.told.text)
+                who = pick([o for o in (None, *order) if o != who] or [None], "sights", words, shown.told.text)
             number = number_of.get(swap.get(who, who), 0)
             if errs("guesses", shown.told.text, words, where):
                 number = 1
@@ -324,7 +324,7 @@ class Figures:
     shots: int = 0
     kept: int = 0
     wrong: int = 0
-    faces: int = 0
+    people: int = 0
     subjects: int = 0
     right: int = 0
     said: int = 0
@@ -336,7 +336,7 @@ class Figures:
         named = [worn for _, _, attributes in shown.listed for worn in attributes]
         self.shots += 1
         self.true += len(named)
-        self.faces += len(shown.people.people)
+        self.people += len(shown.told.order)
         pair = outcome.outcome if outcome else None
         if not isinstance(pair, Pair):
             return
@@ -374,8 +374,12 @@ def _face_of(shown: Shown, pair: Pair, subject: Any) -> int:
     )
 
 
-def run(shots: Sequence[Shown], rates: Mapping[str, float]) -> tuple[Figures, Counter[str]]:
+def run(every: Sequence[Shown], rates: Mapping[str, float]) -> tuple[Figures, Counter[str]]:
     chance = Chance(rates)
+    shots = [
+        replace(one, missed=frozenset(who for who in one.told.order if chance.errs("faces", one.told.text, who)))
+        for one in every
+    ]
     model = Erring(shots, chance)
     annotator = QwenAnnotator(model, QwenSettings())
     annotator.load()
@@ -424,7 +428,7 @@ def main() -> None:
         f, rules = run(shots, rates)
         bound = bound or f.f1
         print(
-            f"{name:8}{rate:6.2f}{f.f1_kept:9.3f}{f.f1:8.3f}{f.f1 / bound:7.2f}{f.subjects / f.faces:10.3f}"
+            f"{name:8}{rate:6.2f}{f.f1_kept:9.3f}{f.f1:8.3f}{f.f1 / bound:7.2f}{f.subjects / f.people:10.3f}"
             f"{1 - f.kept / f.shots:9.3f}{f.wrong:7d}{f.questions / f.shots:11.2f}",
             flush=True,
         )

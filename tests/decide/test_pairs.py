@@ -283,7 +283,7 @@ def test_why_a_clip_gives_no_pair(measured_clip):
     assert rejected(measured, filters(owner_min_share=0.95)) == "owner_min_share"
     stranger = Mention(phrase=Phrase(text="woman", span=None), votes=(Vote(person=7, share=1),))
     only = measured.caption.model_copy(
-        update={"people": (measured.caption.people[0].model_copy(update={"noun": stranger}),)}
+        update={"people": (measured.caption.people[0].model_copy(update={"noun": stranger, "attributes": ()}),)}
     )
     assert rejected(replace(measured, caption=only)) == "owner_unseen"
 
