@@ -15,7 +15,7 @@ import pytest
 from dataengine.config import QwenSettings
 from dataengine.models.interfaces import Answer, Question, Scene
 from dataengine.models.qwen_annotator import QwenAnnotator, numberings, seed_of
-from dataengine.records import Box, Caption, People, Person, Sighting, Span
+from dataengine.records import Box, Caption, People, Person, Sighting, Span, Vote
 from dataengine.stage import BadInput
 from dataengine.weights import Needs
 
@@ -143,6 +143,54 @@ def test_what_is_asked(scene) -> None:
         ):
             with pytest.raises(jsonschema.ValidationError):
                 jsonschema.validate(wrong, question.schema)
+
+
+def test_a_wrong_answer_of_two_is_outvoted(scene) -> None:
+    """What two rounds disagree on is asked about once more under both numberings, alone and so in other words."""
+
+    def shirt_wrong_once(question: Question, turn: int) -> str:
+        answer = json.loads(owned(question, turn))
+        for choice in answer["choices"]:
+            if turn == 1 and choice["phrase"] == "black shirt":
+                choice["person"] = 3 - choice["person"]
+        return json.dumps(answer)
+
+    model = Scripted(ownership=shirt_wrong_once)
+    found = annotate(model, scene)
+    assert isinstance(found, Caption)
+    (shirt,) = found.people[0].attributes
+    assert shirt.owner == Vote(person=0, share=0.75)
+    assert found.people[0].noun.owner == Vote(person=0, share=1.0), "nobody disagrees there"
+    first, second, *again = model.questions("ownership")
+    assert [person_of(question) for question in again] == [person_of(first), person_of(second)]
+    assert all("The man on the left in a [1: black shirt] talks" in question.parts[-1] for question in again)
+    assert len({question.seed for question in (first, second, *again)}) == 4
+
+
+def test_nouns_are_asked_about_again_apart_from_attributes(scene) -> None:
+    def exchanged_once(question: Question, turn: int) -> str:
+        answer = json.loads(owned(question, turn))
+        return json.dumps({"choices": [c | {"person": 3 - c["person"]} if turn == 1 else c for c in answer["choices"]]})
+
+    model = Scripted(ownership=exchanged_once)
+    found = annotate(model, scene)
+    assert isinstance(found, Caption)
+    assert [p.noun.owner.person for p in found.people] == [0, 1]
+    asked = [re.findall(r"^\d+\. (.+)$", q.parts[-1], re.MULTILINE) for q in model.questions("ownership")]
+    nouns, worn = ["man on the left", "man on the right"], ["black shirt", "black hat"]
+    assert asked == [[nouns[0], worn[0], nouns[1], worn[1]]] * 2 + [nouns] * 2 + [worn] * 2
+
+
+def test_the_same_question_is_not_asked_again(scene) -> None:
+    def always_one(question: Question, turn: int) -> str:
+        return re.sub(r'"person": \d', '"person": 1', owned(question, turn))
+
+    def only_people(question: Question, turn: int) -> str:
+        return json.dumps(ENTITIES | {"people": [p | {"attributes": []} for p in ENTITIES["people"]]})
+
+    model = Scripted(ownership=always_one, entities=only_people)
+    assert isinstance(annotate(model, scene), Caption)
+    assert len(model.questions("ownership")) == 2
 
 
 def test_a_model_that_prefers_a_number_convinces_nobody(scene) -> None:
