@@ -104,7 +104,7 @@ class QwenAnnotator:
         named = await talk.ask(
             EntitiesAnswer,
             (*scene.frames, ask("entities", frames=count, caption=text)),
-            check=lambda answer: answers.check_entities(answer, text, len(scene.people.people)),
+            check=lambda answer: answers.check_entities(answer, len(scene.people.people)),
         )
         entities = _Entities.of(named, text)
         if problems := entities.problems:
@@ -114,6 +114,7 @@ class QwenAnnotator:
                 schema=_exactly(RepairAnswer, "phrases", len(problems)),
             )
             entities = entities.repaired(repaired.phrases)
+        answers.check_copied(entities.reasons)
         votes = await self._votes(scene, talk, text, entities)
         return entities.caption(votes, tuple(talk.said))
 

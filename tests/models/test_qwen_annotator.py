@@ -231,6 +231,34 @@ def test_phrases_that_cannot_be_used_are_repaired(scene) -> None:
     assert hand.phrase.text == "left hand" and hand.phrase.span is None and hand.votes == ()
 
 
+def paraphrased(question: Question, turn: int) -> str:
+    people = [{"noun": "gentleman", "attributes": ["dark top"]}, {"noun": "fellow", "attributes": ["dark cap"]}]
+    return json.dumps(ENTITIES | {"people": people})
+
+
+def test_what_is_mostly_miscopied_is_repaired_before_it_is_judged(scene) -> None:
+    def repaired(question: Question, turn: int) -> str:
+        return json.dumps({"phrases": [words for words in OWNERS if words != "man"]})
+
+    model = Scripted(entities=paraphrased, repair=repaired)
+    found = annotate(model, scene)
+    assert isinstance(found, Caption)
+    assert [p.noun.phrase.text for p in found.people] == ["man on the left", "man on the right"]
+    assert [a.owner.person for p in found.people for a in p.attributes] == [0, 1]
+    assert len(model.questions("entities")) == 1
+
+
+def test_what_repair_does_not_mend_is_quarantined(scene) -> None:
+    model = Scripted(entities=paraphrased, repair=lambda q, t: json.dumps({"phrases": ["", "", "", "black hat"]}))
+    found = annotate(model, scene)
+    assert isinstance(found, Caption), "half of the phrases stand there"
+    model = Scripted(entities=paraphrased, repair=lambda q, t: json.dumps({"phrases": [""] * 4}))
+    found = annotate(model, scene)
+    assert isinstance(found, BadInput) and str(found) == "entities: 2 of 6 phrases stand in the caption"
+    assert [said.split(":")[0] for said in found.answers] == ["caption", "entities", "repair"]
+    assert model.questions("ownership") == []
+
+
 def test_a_weak_answer_is_asked_again_with_another_seed(scene) -> None:
     def second_time(question: Question, turn: int) -> str:
         return '{"caption": "A man and' if turn == 1 else caption(question, turn)
