@@ -234,14 +234,16 @@ class _Entities:
         """The same entities by these words."""
         nouns, last = set(self.nouns), len(phrases) - self.background
         unusable = [None if i in nouns or i == last else unfit(words) for i, words in enumerate(phrases)]
-        fit = [i for i, reason in enumerate(unusable) if reason is None]
-        places = dict(zip(fit, resolve_all(self.text, [phrases[i] for i in fit]), strict=True))
+        wanted = ["" if bad else words for words, bad in zip(phrases, unusable, strict=True)]
+        places = resolve_all(self.text, wanted, self._under)
         found, reasons = [], []
-        for i, words in enumerate(phrases):
-            span = places.get(i)
-            reasons.append(span if isinstance(span, Reason) else unusable[i])
-            at = span if isinstance(span, Span) else None
-            found.append(Phrase(text=at.of(self.text) if at else words, span=at))
+        for words, place, bad in zip(phrases, places, unusable, strict=True):
+            reasons.append(bad or (place if isinstance(place, Reason) else None))
+            found.append(
+                Phrase(text=place.of(self.text), span=place)
+                if isinstance(place, Span)
+                else Phrase(text=words, span=None)
+            )
         return _Entities(self.text, self.people, self.objects, self.background, tuple(found), tuple(reasons))
 
     @property
@@ -267,6 +269,13 @@ class _Entities:
             places.append(place)
             place += 1 + len(person.attributes)
         return places
+
+    @property
+    def _under(self) -> list[int | None]:
+        """For each phrase the place of the noun that it is listed under; a noun's own."""
+        sizes = [1 + len(person.attributes) for person in self.people]
+        listed = [noun for noun, size in zip(self.nouns, sizes, strict=True) for _ in range(size)]
+        return [*listed, *[None] * (self.objects + self.background)]
 
     @property
     def owned(self) -> list[int]:
