@@ -13,6 +13,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,12 +109,13 @@ class QwenAnnotator:
         )
         entities = _Entities.of(named, text)
         if problems := entities.problems:
-            repaired = await talk.ask(
-                RepairAnswer,
-                (ask("repair", caption=text, count=len(problems), problems=problem_list(problems)),),
-                schema=_exactly(RepairAnswer, "phrases", len(problems)),
-            )
-            entities = entities.repaired(repaired.phrases)
+            with suppress(Weak):  # the phrases then stay as they are
+                repaired = await talk.ask(
+                    RepairAnswer,
+                    (ask("repair", caption=text, count=len(problems), problems=problem_list(problems)),),
+                    schema=_exactly(RepairAnswer, "phrases", len(problems)),
+                )
+                entities = entities.repaired(repaired.phrases)
         answers.check_copied(entities.reasons)
         votes = await self._votes(scene, talk, text, entities)
         return entities.caption(votes, tuple(talk.said))
@@ -135,8 +137,9 @@ class QwenAnnotator:
         nouns = [i for i in undecided if i in entities.nouns]
         for part in (nouns, [i for i in undecided if i not in nouns]):
             if part and part != asked:
-                for i, choices in (await self._ballot(scene, talk, text, entities, part, turns[rounds:])).items():
-                    given[i] += choices
+                with suppress(Weak):  # the phrases then stay undecided
+                    for i, choices in (await self._ballot(scene, talk, text, entities, part, turns[rounds:])).items():
+                        given[i] += choices
         votes: dict[int, tuple[Vote, ...]] = {}
         for i, choices in given.items():
             poll = Counter(person for person in choices if person is not None)
@@ -161,10 +164,13 @@ class QwenAnnotator:
             *(
                 talk.ask(OwnershipAnswer, (*pictures(scene, numbers), prompt), schema=schema, turn=turn)
                 for turn, numbers in turns
-            )
+            ),
+            return_exceptions=True,  # nothing is still being asked when one fails
         )
         given: dict[int, list[int | None]] = {i: [] for i in asked}
         for (_, numbers), answer in zip(turns, answered, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
             person_of = {number: person for person, number in numbers.items()}
             for i, choice in zip(asked, answer.choices, strict=True):
                 given[i].append(person_of.get(choice.person))

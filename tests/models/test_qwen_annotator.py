@@ -181,6 +181,29 @@ def test_nouns_are_asked_about_again_apart_from_attributes(scene) -> None:
     assert asked == [[nouns[0], worn[0], nouns[1], worn[1]]] * 2 + [nouns] * 2 + [worn] * 2
 
 
+@pytest.mark.parametrize("weak", ["repair", "second ballot"])
+def test_a_question_that_only_mends_loses_nothing(weak: str, scene) -> None:
+    def sloppy(question: Question, turn: int) -> str:
+        people = [{"noun": "man on the left", "attributes": ["dark shirt"]}, ENTITIES["people"][1]]
+        return json.dumps(ENTITIES | {"people": people}) if weak == "repair" else entities(question, turn)
+
+    def hat_is_once_wrong(question: Question, turn: int) -> str:
+        if turn > 2:
+            return "nonsense"
+        answer = json.loads(owned(question, turn))
+        if turn == 1 and weak == "second ballot":
+            answer["choices"][-1]["person"] = 0
+        return json.dumps(answer)
+
+    found = annotate(Scripted(entities=sloppy, repair=lambda q, t: "nonsense", ownership=hat_is_once_wrong), scene)
+    assert isinstance(found, Caption)
+    (shirt,), (hat,) = (person.attributes for person in found.people)
+    assert [p.noun.owner for p in found.people] == [Vote(person=0, share=1), Vote(person=1, share=1)]
+    assert (shirt.phrase.span is None) == (weak == "repair")
+    assert hat.owner == Vote(person=1, share=1.0 if weak == "repair" else 0.5)
+    assert sum("nonsense" in said for said in found.answers) >= 2
+
+
 def test_the_same_question_is_not_asked_again(scene) -> None:
     def always_one(question: Question, turn: int) -> str:
         return re.sub(r'"person": \d', '"person": 1', owned(question, turn))
