@@ -202,7 +202,11 @@ class QwenSettings(NetworkSettings):
     language: Literal["en", "zh"] = Field("en", description="of captions")
     frames: int = Field(8, ge=1, description="frames of the clip that the caption is written from")
     max_pixels: int = Field(602112, ge=12544, description="larger images are scaled down to this before they are sent")
-    rounds: int = Field(3, ge=1, description="times that ownership is asked, each with other numbers on the people")
+    rounds: int = Field(
+        3,
+        ge=1,
+        description="times that ownership is asked, each with other numbers on the people; twice where none has most",
+    )
     temperature: float = Field(0.1, ge=0, le=0.1)
     max_tokens: int = Field(768, ge=16, description="longest answer; one that is cut off there counts as weak")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from dataengine.records import Phrase, Reason, Span
@@ -34,13 +34,18 @@ def resolve(caption: str, phrase: Phrase, taken: Sequence[Span] = ()) -> Span | 
     return span
 
 
-def resolve_all(caption: str, phrases: Sequence[str]) -> list[Span | Reason]:
+def resolve_all(caption: str, phrases: Sequence[str], under: Sequence[int | None] = ()) -> list[Span | Reason]:
     """Where each of an annotation's phrases stands, all looked at together; in order, a span or why there is none.
 
     Phrases that occur once stand there. What they leave decides the others: "man" is unique once "man in a hat" is
     taken, and n equal phrases that are left with n places take them in order, as the caption was read. Of two phrases
-    that overlap the longer one stays, the first of equal ones. Spans never overlap, and depend on nothing but the
+    that overlap the longer one stays, the first of equal ones. What is still ambiguous, or listed more often than it
+    stands, is looked for between its own noun and the next one. Spans never overlap, and depend on nothing but the
     caption and the phrases.
+
+    Args:
+        under: for each phrase the place among them of the noun that it is listed under, its own for a noun; None for
+            what is listed under none. Empty: nothing is listed under anything.
     """
     keys = [" ".join(phrase.split()).casefold() for phrase in phrases]
     equal = Counter(keys)
@@ -58,8 +63,38 @@ def resolve_all(caption: str, phrases: Sequence[str]) -> list[Span | Reason]:
                 taken += free
                 break
         else:
-            break
+            own = _behind_their_nouns(keys, found, places, taken, under)
+            if not own:
+                break
+            for i, place in own.items():
+                found[i] = place
+            taken += own.values()
     return [span or _why_not(caption, phrase, taken) for span, phrase in zip(found, phrases, strict=True)]
+
+
+def _behind_their_nouns(
+    keys: Sequence[str],
+    found: Sequence[Span | None],
+    places: Mapping[str, Sequence[Span]],
+    taken: Sequence[Span],
+    under: Sequence[int | None],
+) -> dict[int, Span]:
+    """Phrases without a place that have one alone between their noun and the next; none unless all nouns are found."""
+    nouns = {noun: found[noun] for noun in under if noun is not None}
+    starts = sorted(span.start for span in nouns.values() if span is not None)
+    if len(starts) < len(nouns):
+        return {}
+    own: dict[int, Span] = {}
+    for i, noun in enumerate(under):
+        name = None if noun is None else nouns[noun]
+        if name is None or found[i] is not None:
+            continue
+        end = next((start for start in starts if start > name.start), None)
+        behind = [p for p in places[keys[i]] if p.start >= name.end and (end is None or p.end <= end)]
+        free = [p for p in behind if not any(_meet(p, other) for other in (*taken, *own.values()))]
+        if len(free) == 1:
+            own[i] = free[0]
+    return own
 
 
 def _why_not(caption: str, phrase: str, taken: Sequence[Span]) -> Reason:

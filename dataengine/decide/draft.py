@@ -100,7 +100,8 @@ class Draft:
         named = []
         owners = ownership.name_subjects(self.facts.subjects, self._rules)
         for index, (mention, owner) in enumerate(zip(self.facts.subjects, owners, strict=True)):
-            found = owner if isinstance(owner, Reason) else self._somebody(index, mention, owner)
+            untied = mention.noun.untied
+            found = untied or (owner if isinstance(owner, Reason) else self._somebody(index, mention, owner))
             if isinstance(found, Reason):
                 self._leave(f"s{index}", mention.noun, found, [])
             else:
@@ -139,7 +140,8 @@ class Draft:
         return kept
 
     def _attribute(self, entity: str, words: Words, somebody: Somebody) -> list[Candidate] | Reason:
-        reason = words.unfit or ownership.check_votes(words.votes, somebody.owner.person, self._rules)
+        # Whose something is was asked only where it has a place in the caption.
+        reason = words.unfit or words.untied or ownership.check_votes(words.votes, somebody.owner.person, self._rules)
         if reason is not None:
             return reason
         candidates = self._worn(entity, somebody)
@@ -159,21 +161,26 @@ class Draft:
         return Tie(entity, somebody.mention.noun, candidates)
 
     def _worn(self, entity: str, somebody: Somebody) -> list[Candidate] | Reason:
-        """The stills in which an entity's pixels are good and its owner's."""
+        """The stills in which an entity's pixels are good and its owner's, or why there is none.
+
+        A still in which the owner was in dispute came further than one that shows it too poorly: its reason is told.
+        """
         person, found = somebody.owner.person, self.facts.masks.get(entity, ())
         good: list[Candidate] = []
         elsewhere: list[tuple[MaskFacts, dict[int, Face]]] = []
-        refused: Reason | None = None
+        poor: Reason | None = None
+        disputed: Reason | None = None
         for mask in found:
             seen = self._seen.get(mask.still, {})
-            reason = self._judge(mask)
-            if reason is None and (reason := ownership.check_mask(mask, person, seen, self._rules)) is None:
-                good.append(references.of_mask(mask, seen[person]))
-            elif reason is not None and reason.rule in ownership.DISPUTES:
+            if (reason := self._judge(mask)) is not None:
+                poor = poor or reason
+            elif (reason := ownership.check_mask(mask, person, seen, self._rules)) is not None:
+                disputed = disputed or reason
                 elsewhere.append((mask, seen))
-            refused = refused or reason
+            else:
+                good.append(references.of_mask(mask, seen[person]))
         if not good:
-            return refused or Reason("mask_missing", "no still has a mask of it")
+            return disputed or poor or Reason("mask_missing", "no still has a mask of it")
         return ownership.check_track(person, len(good), elsewhere, self._rules) or good
 
     def _objects(self) -> list[Tie]:

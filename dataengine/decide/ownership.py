@@ -6,9 +6,11 @@ Whatever they do not agree on is nobody's: the pair goes without it, and it is l
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dataengine.config import FilterRules
 from dataengine.decide.facts import MaskFacts, SubjectWords
@@ -31,22 +33,67 @@ DISPUTES = (
 class Elected(NamedTuple):
     person: int
     share: float
-    """Of the votes."""
+    """Of the votes on the noun or phrase itself."""
 
 
 def name_subjects(subjects: Sequence[SubjectWords], rules: FilterRules) -> tuple[Elected | Reason, ...]:
     """For each person that the caption names, which person of the clip it is, or why that is not certain.
 
-    Two names for one person are both refused: one of them is wrong, and nothing here tells which.
+    No two of them are one person, and a noun and what is listed under it are one person's: that assignment is taken in
+    which most of their votes come true. Somebody is refused where less than `owner_min_share` of them do, on the noun
+    and on all together, or where the best assignment without this tie is behind by less than `owner_min_vote_margin`.
     """
-    named = [elect(subject.noun.votes, rules) for subject in subjects]
-    claims = Counter(owner.person for owner in named if isinstance(owner, Elected))
-    return tuple(
-        Reason("owner_conflict", f"{claims[owner.person]} subjects of the caption are person {owner.person}")
-        if isinstance(owner, Elected) and claims[owner.person] > 1
-        else owner
-        for owner in named
+    nouns = [elect(subject.noun.votes, rules) for subject in subjects]
+    if _agreed(subjects, nouns, rules):
+        return tuple(nouns)
+    asked = [[words for words in (subject.noun, *subject.attributes) if words.votes] for subject in subjects]
+    people = sorted({person for phrases in asked for words in phrases for person in words.votes})
+    votes = np.zeros((len(subjects), len(people) + len(subjects)))  # the last columns are nobody
+    for row, subject, phrases in zip(votes, subjects, asked, strict=True):
+        for words in phrases if subject.noun.votes else ():
+            for person, share in words.votes.items():
+                row[people.index(person)] += share
+    chosen = _assignment(votes)
+    named: list[Elected | Reason] = []
+    for i, (subject, noun, column) in enumerate(zip(subjects, nouns, chosen, strict=True)):
+        other = votes.copy()
+        other[i, column] = -votes.sum()
+        lead = _sum(votes, chosen) - _sum(votes, _assignment(other))
+        count = max(1, len(asked[i]))
+        own = subject.noun.votes.get(people[column], 0.0) if column < len(people) else 0.0
+        share = max(own, round(votes[i, column] / count, 3))
+        # Shares are rounded: what ties may differ by a little.
+        clear = round(lead / count, 3) >= max(rules.owner_min_vote_margin, 0.001)
+        if column < len(people) and clear and share >= rules.owner_min_share:
+            named.append(Elected(people[column], own))
+        elif isinstance(noun, Reason):
+            named.append(noun)
+        else:
+            saw = f"voted to be person {noun.person}, against another subject or what is listed under it"
+            named.append(Reason("owner_conflict", saw))
+    return tuple(named)
+
+
+def _agreed(subjects: Sequence[SubjectWords], nouns: Sequence[Elected | Reason], rules: FilterRules) -> bool:
+    """Whether every phrase is clearly its noun's person's, and these differ: then no other assignment is near."""
+    people = [noun.person for noun in nouns if isinstance(noun, Elected)]
+    return len(set(people)) == len(nouns) and all(
+        check_votes(words.votes, person, rules) is None
+        for subject, person in zip(subjects, people, strict=True)
+        for words in subject.attributes
+        if words.votes
     )
+
+
+def _assignment(votes: NDArray[np.float64]) -> NDArray[np.int64]:
+    """A column for each row, no two the same: those with the largest sum."""
+    from scipy.optimize import linear_sum_assignment  # half a second that most processes are spared
+
+    return np.asarray(linear_sum_assignment(votes, maximize=True)[1])
+
+
+def _sum(votes: NDArray[np.float64], columns: NDArray[np.int64]) -> float:
+    return float(votes[np.arange(len(votes)), columns].sum())
 
 
 def elect(votes: Mapping[int, float], rules: FilterRules) -> Elected | Reason:

@@ -39,7 +39,7 @@ class CaptionStage(Stage[Caption]):
     """
 
     name: ClassVar[str] = "caption"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[type[Record], ...]] = (Stills, People)
     writes: ClassVar[type[Record]] = Caption
 

@@ -11,8 +11,7 @@ from typing import Literal, TypeVar
 from pydantic import ValidationError
 
 from dataengine.models.interfaces import Answer
-from dataengine.records import CaptionAnswer, EntitiesAnswer, Record, Span
-from dataengine.spans import resolve_all
+from dataengine.records import CaptionAnswer, EntitiesAnswer, Reason, Record
 
 R = TypeVar("R", bound=Record)
 
@@ -24,7 +23,7 @@ LONGEST_LOOPED = 12
 COMMONEST = 0.4
 """No content word of a real description makes up so much of its words."""
 FOUND = 0.5
-"""Share of the phrases that must stand in the caption they were copied from."""
+"""Share of the phrases that must stand in the caption they were copied from, once they were repaired."""
 
 _REFUSAL = re.compile(
     r"\b(as an ai|language model|i(?:'m| am) (?:sorry|unable|not able)|i can(?:'t|not|no) (?:see|help|assist|view|"
@@ -78,16 +77,20 @@ def check_caption(answer: CaptionAnswer, language: Literal["en", "zh"]) -> None:
         raise Weak("ends in the middle of a sentence")
 
 
-def check_entities(answer: EntitiesAnswer, caption: str, people: int) -> None:
-    """Raises `Weak` when the entities are none of the caption's, or name nobody though people are seen."""
+def check_entities(answer: EntitiesAnswer, people: int) -> None:
+    """Raises `Weak` when the entities go round in circles, or name nobody though people are seen."""
     if people and not answer.people:
         raise Weak(f"names nobody, {people} people are seen")
     phrases = phrases_of(answer)
     if _loop([phrase.casefold() for phrase in phrases]):
         raise Weak(f"repeats {phrases[-1]!r}")
-    found = [span for span in resolve_all(caption, list(dict.fromkeys(phrases))) if isinstance(span, Span)]
-    if len(found) < FOUND * len(set(phrases)):
-        raise Weak(f"{len(found)} of {len(set(phrases))} phrases stand in the caption")
+
+
+def check_copied(untied: Sequence[Reason | None]) -> None:
+    """Raises `Weak` when too few phrases are the caption's; `untied` says of each why it has no place there."""
+    found = sum(reason is None or reason.rule != "span_absent" for reason in untied)
+    if found < FOUND * len(untied):
+        raise Weak(f"entities: {found} of {len(untied)} phrases stand in the caption")
 
 
 def phrases_of(answer: EntitiesAnswer) -> list[str]:

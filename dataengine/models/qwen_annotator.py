@@ -13,6 +13,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -104,51 +105,76 @@ class QwenAnnotator:
         named = await talk.ask(
             EntitiesAnswer,
             (*scene.frames, ask("entities", frames=count, caption=text)),
-            check=lambda answer: answers.check_entities(answer, text, len(scene.people.people)),
+            check=lambda answer: answers.check_entities(answer, len(scene.people.people)),
         )
         entities = _Entities.of(named, text)
         if problems := entities.problems:
-            repaired = await talk.ask(
-                RepairAnswer,
-                (ask("repair", caption=text, count=len(problems), problems=problem_list(problems)),),
-                schema=_exactly(RepairAnswer, "phrases", len(problems)),
-            )
-            entities = entities.repaired(repaired.phrases)
+            with suppress(Weak):  # the phrases then stay as they are
+                repaired = await talk.ask(
+                    RepairAnswer,
+                    (ask("repair", caption=text, count=len(problems), problems=problem_list(problems)),),
+                    schema=_exactly(RepairAnswer, "phrases", len(problems)),
+                )
+                entities = entities.repaired(repaired.phrases)
+        answers.check_copied(entities.reasons)
         votes = await self._votes(scene, talk, text, entities)
         return entities.caption(votes, tuple(talk.said))
 
     async def _votes(self, scene: Scene, talk: _Talk, text: str, entities: _Entities) -> Mapping[int, tuple[Vote, ...]]:
-        """By phrase, how many of the rounds gave it to each person. Phrases without a place are not asked about."""
-        asked = entities.owned
-        people = scene.people.people
+        """By phrase, the share of the rounds that gave it to each person. Phrases without a place are not asked about.
+
+        Where no choice has more than half of the rounds, as many rounds more are asked about these phrases alone, nouns
+        apart from attributes: it must be another question, or a model at temperature 0 says the same again.
+        """
+        asked, people = entities.owned, [person.index for person in scene.people.people]
         if not asked or not people:
             return {}
         # Other numbers on one person are the same question again.
-        rounds = min(self._settings.rounds, len(people)) if len(people) > 1 else 1
+        rounds = min(self._settings.rounds, len(people))
+        turns = list(enumerate(numberings(scene.clip_id, people, 2 * rounds)))
+        given = await self._ballot(scene, talk, text, entities, asked, turns[:rounds])
+        undecided = [i for i in asked if max(Counter(given[i]).values()) <= rounds / 2]
+        nouns = [i for i in undecided if i in entities.nouns]
+        for part in (nouns, [i for i in undecided if i not in nouns]):
+            if part and part != asked:
+                with suppress(Weak):  # the phrases then stay undecided
+                    for i, choices in (await self._ballot(scene, talk, text, entities, part, turns[rounds:])).items():
+                        given[i] += choices
+        votes: dict[int, tuple[Vote, ...]] = {}
+        for i, choices in given.items():
+            poll = Counter(person for person in choices if person is not None)
+            votes[i] = tuple(Vote(person=p, share=round(n / len(choices), 4)) for p, n in sorted(poll.items()))
+        return votes
+
+    async def _ballot(
+        self,
+        scene: Scene,
+        talk: _Talk,
+        text: str,
+        entities: _Entities,
+        asked: Sequence[int],
+        turns: Sequence[tuple[int, Mapping[int, int]]],
+    ) -> dict[int, list[int | None]]:
+        """By phrase that is asked about, the person, or nobody, that it is given to under each turn's numbers."""
         phrases = [entities.phrases[i].text for i in asked]
         shown = marked(text, [span for i in asked if (span := entities.phrases[i].span)])
         prompt = self._prompts.ask("ownership", caption=shown, phrases=numbered_list(phrases))
+        schema = _choices(phrases, len(scene.people.people))
         answered = await asyncio.gather(
             *(
-                talk.ask(
-                    OwnershipAnswer,
-                    (*pictures(scene, numbers), prompt),
-                    schema=_choices(phrases, len(people)),
-                    turn=turn,
-                )
-                for turn, numbers in enumerate(numberings(scene.clip_id, [p.index for p in people], rounds))
-            )
+                talk.ask(OwnershipAnswer, (*pictures(scene, numbers), prompt), schema=schema, turn=turn)
+                for turn, numbers in turns
+            ),
+            return_exceptions=True,  # nothing is still being asked when one fails
         )
-        polls: dict[int, Counter[int]] = {i: Counter() for i in asked}
-        for numbers, answer in zip(numberings(scene.clip_id, [p.index for p in people], rounds), answered, strict=True):
+        given: dict[int, list[int | None]] = {i: [] for i in asked}
+        for (_, numbers), answer in zip(turns, answered, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
             person_of = {number: person for person, number in numbers.items()}
             for i, choice in zip(asked, answer.choices, strict=True):
-                if choice.person in person_of:
-                    polls[i][person_of[choice.person]] += 1
-        return {
-            i: tuple(Vote(person=p, share=round(n / rounds, 4)) for p, n in sorted(poll.items()))
-            for i, poll in polls.items()
-        }
+                given[i].append(person_of.get(choice.person))
+        return given
 
 
 def numberings(clip_id: str, people: Sequence[int], rounds: int) -> list[dict[int, int]]:
@@ -212,16 +238,18 @@ class _Entities:
 
     def _with(self, phrases: Sequence[str]) -> _Entities:
         """The same entities by these words."""
-        nouns, last = set(self._nouns), len(phrases) - self.background
+        nouns, last = set(self.nouns), len(phrases) - self.background
         unusable = [None if i in nouns or i == last else unfit(words) for i, words in enumerate(phrases)]
-        fit = [i for i, reason in enumerate(unusable) if reason is None]
-        places = dict(zip(fit, resolve_all(self.text, [phrases[i] for i in fit]), strict=True))
+        wanted = ["" if bad else words for words, bad in zip(phrases, unusable, strict=True)]
+        places = resolve_all(self.text, wanted, self._under)
         found, reasons = [], []
-        for i, words in enumerate(phrases):
-            span = places.get(i)
-            reasons.append(span if isinstance(span, Reason) else unusable[i])
-            at = span if isinstance(span, Span) else None
-            found.append(Phrase(text=at.of(self.text) if at else words, span=at))
+        for words, place, bad in zip(phrases, places, unusable, strict=True):
+            reasons.append(bad or (place if isinstance(place, Reason) else None))
+            found.append(
+                Phrase(text=place.of(self.text), span=place)
+                if isinstance(place, Span)
+                else Phrase(text=words, span=None)
+            )
         return _Entities(self.text, self.people, self.objects, self.background, tuple(found), tuple(reasons))
 
     @property
@@ -240,13 +268,20 @@ class _Entities:
         return self._with(texts)
 
     @property
-    def _nouns(self) -> list[int]:
+    def nouns(self) -> list[int]:
         """Where each person's noun stands among the phrases."""
         places, place = [], 0
         for person in self.people:
             places.append(place)
             place += 1 + len(person.attributes)
         return places
+
+    @property
+    def _under(self) -> list[int | None]:
+        """For each phrase the place of the noun that it is listed under; a noun's own."""
+        sizes = [1 + len(person.attributes) for person in self.people]
+        listed = [noun for noun, size in zip(self.nouns, sizes, strict=True) for _ in range(size)]
+        return [*listed, *[None] * (self.objects + self.background)]
 
     @property
     def owned(self) -> list[int]:

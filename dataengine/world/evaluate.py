@@ -45,7 +45,7 @@ class Evaluation(Record):
     shots: int
     samples: int
     unmatched: int = Field(description="samples whose clip lies in no shot of the truth")
-    wrong: int = Field(description="samples with a tie, a face or a person that is wrong")
+    wrong: int = Field(description="samples with a tie, a face or a noun that is wrong")
     wrong_among_riskiest: float | None = Field(
         description="share of them in the riskiest tenth of the audit's queue; None without wrong ones or a queue"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,11 @@ from dataengine.records import Box, EntityMask, Pair, Reference, Subject
 from dataengine.shards.reader import Sample
 from dataengine.spans import occurrences
 from dataengine.world import drawing
+from dataengine.world.cast import Noun
 from dataengine.world.drawing import FrameTruth
 from dataengine.world.make import ShotTruth, VideoTruth
 from dataengine.world.things import draw_place
+from dataengine.world.wording import SIDES
 
 SAME_FACE = 0.3
 """IoU with a true face from which a subject's face is that person's."""
@@ -47,7 +49,7 @@ class Thing(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What is right of one sample, by metric; what it showed; whether any tie of it is wrong."""
+    """What is right of one sample, by metric; what it showed; whether a tie, a face or a noun of it is wrong."""
 
     scores: Mapping[str, Score]
     subjects: int
@@ -77,9 +79,22 @@ def judge(sample: Sample, truth: VideoTruth) -> Judged | None:
         "background": _background(sample, truth, number),
     }
     named = [who for who in people.values() if who is not None]
-    wrong = ties.right < ties.said or None in people.values() or len(set(named)) < len(named)
+    nouns = [(subject.noun.text, people[subject.index]) for subject in pair.subjects]
+    misnamed = any(who is None or not names(noun, who, shot) for noun, who in nouns)
+    wrong = ties.right < ties.said or misnamed or len(set(named)) < len(named)
     seen = frozenset(shot.people[who].identity for who in named)
     return Judged(scores, len(shot.people), shot.hard, wrong, seen)
+
+
+def names(noun: str, who: int, shot: ShotTruth) -> bool:
+    """Whether a noun can be a person's: it says nothing else of man or woman, and of the side where the person stands.
+
+    "person" can be anybody's.
+    """
+    words = set(said(noun).split())
+    sides = SIDES.get(len(shot.people), ())
+    true = {shot.people[who].noun, sides[shot.caption.order[who]] if sides else ""}
+    return words & {*get_args(Noun), *SIDES[max(SIDES)]} <= true
 
 
 def said(text: str) -> str:

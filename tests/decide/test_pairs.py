@@ -124,7 +124,7 @@ def test_a_refused_attribute_leaves_a_gap(measured_clip):
     measured = with_masks(measured, lambda m: m.model_copy(update={"entity": "s0.a1"}) if m.entity == "s0.a0" else m)
     pair = pair_of(measured)
     assert [a.entity for a in pair.subjects[0].attributes] == ["s0.a1"]
-    assert dropped(measured) == {"s0.a0": "mask_missing"}
+    assert dropped(measured) == {"s0.a0": "span_ambiguous"}
 
 
 def test_an_attribute_on_somebody_else_is_dropped(measured_clip):
@@ -142,6 +142,29 @@ def test_what_is_disputed_is_listed_with_all_witnesses(measured_clip):
         (person, still, votes, inside) for still in range(3) for person, votes, inside in ((0, 0.0, 1), (1, 0.9, 0))
     }
     assert decide(measured, filters(attribute_min_area=0.9)).dropped[0].witnesses == (), "nothing is disputed there"
+
+
+def test_a_dispute_behind_a_poor_still_is_listed(measured_clip):
+    def poor_then_astray(m):
+        if m.entity != "s0.a0":
+            return m
+        theirs = next(o for o in measured.segmentation.masks if (o.entity, o.still) == ("s1.a0", m.still))
+        return m.model_copy(update={"score": 0.1} if m.still == 0 else {"mask": theirs.mask, "box": theirs.box})
+
+    measured = measured_clip(0)
+    (left,) = decide(with_masks(measured, poor_then_astray), filters(mask_min_score=0.5)).dropped
+    assert (left.entity, left.rule) == ("s0.a0", "owner_min_inside"), "its first still alone is only poor"
+    assert {w.still for w in left.witnesses} == {0, 1, 2}
+
+
+def test_what_has_no_place_is_no_dispute(measured_clip):
+    """Nobody was asked whose it is: that it has no votes says nothing."""
+    lost = Mention(phrase=Phrase(text="blue sash", span=None), votes=())
+    measured = with_attributes(measured_clip(0), 0, lost)
+    (left,) = decide(measured).dropped
+    assert (left.rule, left.witnesses) == ("span_absent", ())
+    measured = with_person(measured_clip(0), 0, noun=lost, attributes=())
+    assert dropped(measured)["s0"] == "span_absent"
 
 
 def test_an_attribute_that_walks_to_somebody_else_is_nobodys(measured_clip):
@@ -260,7 +283,7 @@ def test_why_a_clip_gives_no_pair(measured_clip):
     assert rejected(measured, filters(owner_min_share=0.95)) == "owner_min_share"
     stranger = Mention(phrase=Phrase(text="woman", span=None), votes=(Vote(person=7, share=1),))
     only = measured.caption.model_copy(
-        update={"people": (measured.caption.people[0].model_copy(update={"noun": stranger}),)}
+        update={"people": (measured.caption.people[0].model_copy(update={"noun": stranger, "attributes": ()}),)}
     )
     assert rejected(replace(measured, caption=only)) == "owner_unseen"
 

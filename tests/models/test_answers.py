@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from dataengine.models.answers import Weak, check_caption, check_entities, parse, phrases_of
+from dataengine.models.answers import Weak, check_caption, check_copied, check_entities, parse, phrases_of
 from dataengine.models.interfaces import Answer
-from dataengine.records import CaptionAnswer, EntitiesAnswer, PersonWords
+from dataengine.records import CaptionAnswer, EntitiesAnswer, PersonWords, Reason
 
 GOOD = "A man in a black shirt talks to a woman in a red dress in front of a brick wall."
 
@@ -82,7 +82,7 @@ def test_weak_captions(text: str, why: str) -> None:
 
 def test_entities_of_the_caption_pass() -> None:
     named = entities(("man", "black shirt"), ("woman", "red dress"), background="brick wall")
-    check_entities(named, GOOD, people=2)
+    check_entities(named, people=2)
     assert phrases_of(named) == ["man", "black shirt", "woman", "red dress", "brick wall"]
 
 
@@ -90,10 +90,18 @@ def test_entities_of_the_caption_pass() -> None:
     ("named", "why"),
     [
         (entities(background="brick wall"), "names nobody, 2 people are seen"),
-        (entities(("dog", "collar"), ("cat", "bell")), "0 of 4 phrases stand in the caption"),
         (entities(*[("man", "man", "man", "man")] * 3), "repeats 'man'"),
     ],
 )
 def test_weak_entities(named: EntitiesAnswer, why: str) -> None:
     with pytest.raises(Weak, match=why):
-        check_entities(named, GOOD, people=2)
+        check_entities(named, people=2)
+
+
+def test_phrases_must_be_the_captions() -> None:
+    absent, overlapping = Reason("span_absent", ""), Reason("span_overlapping", "")
+    check_copied([None, absent])
+    check_copied([overlapping, absent, absent, None])
+    check_copied([])
+    with pytest.raises(Weak, match="1 of 3 phrases stand in the caption"):
+        check_copied([absent, None, absent])

@@ -15,7 +15,7 @@ import pytest
 from dataengine.config import QwenSettings
 from dataengine.models.interfaces import Answer, Question, Scene
 from dataengine.models.qwen_annotator import QwenAnnotator, numberings, seed_of
-from dataengine.records import Box, Caption, People, Person, Sighting, Span
+from dataengine.records import Box, Caption, People, Person, Sighting, Span, Vote
 from dataengine.stage import BadInput
 from dataengine.weights import Needs
 
@@ -145,6 +145,77 @@ def test_what_is_asked(scene) -> None:
                 jsonschema.validate(wrong, question.schema)
 
 
+def test_a_wrong_answer_of_two_is_outvoted(scene) -> None:
+    """What two rounds disagree on is asked about once more under both numberings, alone and so in other words."""
+
+    def shirt_wrong_once(question: Question, turn: int) -> str:
+        answer = json.loads(owned(question, turn))
+        for choice in answer["choices"]:
+            if turn == 1 and choice["phrase"] == "black shirt":
+                choice["person"] = 3 - choice["person"]
+        return json.dumps(answer)
+
+    model = Scripted(ownership=shirt_wrong_once)
+    found = annotate(model, scene)
+    assert isinstance(found, Caption)
+    (shirt,) = found.people[0].attributes
+    assert shirt.owner == Vote(person=0, share=0.75)
+    assert found.people[0].noun.owner == Vote(person=0, share=1.0), "nobody disagrees there"
+    first, second, *again = model.questions("ownership")
+    assert [person_of(question) for question in again] == [person_of(first), person_of(second)]
+    assert all("The man on the left in a [1: black shirt] talks" in question.parts[-1] for question in again)
+    assert len({question.seed for question in (first, second, *again)}) == 4
+
+
+def test_nouns_are_asked_about_again_apart_from_attributes(scene) -> None:
+    def exchanged_once(question: Question, turn: int) -> str:
+        answer = json.loads(owned(question, turn))
+        return json.dumps({"choices": [c | {"person": 3 - c["person"]} if turn == 1 else c for c in answer["choices"]]})
+
+    model = Scripted(ownership=exchanged_once)
+    found = annotate(model, scene)
+    assert isinstance(found, Caption)
+    assert [p.noun.owner.person for p in found.people] == [0, 1]
+    asked = [re.findall(r"^\d+\. (.+)$", q.parts[-1], re.MULTILINE) for q in model.questions("ownership")]
+    nouns, worn = ["man on the left", "man on the right"], ["black shirt", "black hat"]
+    assert asked == [[nouns[0], worn[0], nouns[1], worn[1]]] * 2 + [nouns] * 2 + [worn] * 2
+
+
+@pytest.mark.parametrize("weak", ["repair", "second ballot"])
+def test_a_question_that_only_mends_loses_nothing(weak: str, scene) -> None:
+    def sloppy(question: Question, turn: int) -> str:
+        people = [{"noun": "man on the left", "attributes": ["dark shirt"]}, ENTITIES["people"][1]]
+        return json.dumps(ENTITIES | {"people": people}) if weak == "repair" else entities(question, turn)
+
+    def hat_is_once_wrong(question: Question, turn: int) -> str:
+        if turn > 2:
+            return "nonsense"
+        answer = json.loads(owned(question, turn))
+        if turn == 1 and weak == "second ballot":
+            answer["choices"][-1]["person"] = 0
+        return json.dumps(answer)
+
+    found = annotate(Scripted(entities=sloppy, repair=lambda q, t: "nonsense", ownership=hat_is_once_wrong), scene)
+    assert isinstance(found, Caption)
+    (shirt,), (hat,) = (person.attributes for person in found.people)
+    assert [p.noun.owner for p in found.people] == [Vote(person=0, share=1), Vote(person=1, share=1)]
+    assert (shirt.phrase.span is None) == (weak == "repair")
+    assert hat.owner == Vote(person=1, share=1.0 if weak == "repair" else 0.5)
+    assert sum("nonsense" in said for said in found.answers) >= 2
+
+
+def test_the_same_question_is_not_asked_again(scene) -> None:
+    def always_one(question: Question, turn: int) -> str:
+        return re.sub(r'"person": \d', '"person": 1', owned(question, turn))
+
+    def only_people(question: Question, turn: int) -> str:
+        return json.dumps(ENTITIES | {"people": [p | {"attributes": []} for p in ENTITIES["people"]]})
+
+    model = Scripted(ownership=always_one, entities=only_people)
+    assert isinstance(annotate(model, scene), Caption)
+    assert len(model.questions("ownership")) == 2
+
+
 def test_a_model_that_prefers_a_number_convinces_nobody(scene) -> None:
     def always_one(question: Question, turn: int) -> str:
         return re.sub(r'"person": \d', '"person": 1', owned(question, turn))
@@ -181,6 +252,34 @@ def test_phrases_that_cannot_be_used_are_repaired(scene) -> None:
     assert noun.phrase.text == "man" and noun.phrase.span.start == 4, "the place that the other man leaves"
     assert shirt.phrase.text == "black shirt" and shirt.owner.person == 0
     assert hand.phrase.text == "left hand" and hand.phrase.span is None and hand.votes == ()
+
+
+def paraphrased(question: Question, turn: int) -> str:
+    people = [{"noun": "gentleman", "attributes": ["dark top"]}, {"noun": "fellow", "attributes": ["dark cap"]}]
+    return json.dumps(ENTITIES | {"people": people})
+
+
+def test_what_is_mostly_miscopied_is_repaired_before_it_is_judged(scene) -> None:
+    def repaired(question: Question, turn: int) -> str:
+        return json.dumps({"phrases": [words for words in OWNERS if words != "man"]})
+
+    model = Scripted(entities=paraphrased, repair=repaired)
+    found = annotate(model, scene)
+    assert isinstance(found, Caption)
+    assert [p.noun.phrase.text for p in found.people] == ["man on the left", "man on the right"]
+    assert [a.owner.person for p in found.people for a in p.attributes] == [0, 1]
+    assert len(model.questions("entities")) == 1
+
+
+def test_what_repair_does_not_mend_is_quarantined(scene) -> None:
+    model = Scripted(entities=paraphrased, repair=lambda q, t: json.dumps({"phrases": ["", "", "", "black hat"]}))
+    found = annotate(model, scene)
+    assert isinstance(found, Caption), "half of the phrases stand there"
+    model = Scripted(entities=paraphrased, repair=lambda q, t: json.dumps({"phrases": [""] * 4}))
+    found = annotate(model, scene)
+    assert isinstance(found, BadInput) and str(found) == "entities: 2 of 6 phrases stand in the caption"
+    assert [said.split(":")[0] for said in found.answers] == ["caption", "entities", "repair"]
+    assert model.questions("ownership") == []
 
 
 def test_a_weak_answer_is_asked_again_with_another_seed(scene) -> None:

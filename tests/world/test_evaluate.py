@@ -35,6 +35,7 @@ from dataengine.video import encode_clip
 from dataengine.world import drawing
 from dataengine.world.evaluate import Evaluation, evaluate
 from dataengine.world.evaluation_picture import draw
+from dataengine.world.judge import names
 from dataengine.world.make import VideoTruth, read_truth
 from dataengine.world.script import script
 from dataengine.world.things import draw_place
@@ -235,6 +236,39 @@ def test_a_face_of_somebody_else_is_wrong(evaluated) -> None:
 
     found = evaluated(misplace)
     assert found.wrong == found.samples
+
+
+def test_a_noun_on_somebody_elses_face_is_wrong(evaluated) -> None:
+    exchanged: list[str] = []
+
+    def exchange(pair: Pair) -> Pair:
+        if len(pair.subjects) != 2:
+            return pair
+        exchanged.append(pair.key)
+        one, two = (subject.model_copy(update={"attributes": ()}) for subject in pair.subjects)
+        nouns = one.model_copy(update={"noun": two.noun}), two.model_copy(update={"noun": one.noun})
+        return pair.model_copy(update={"subjects": nouns})
+
+    found = evaluated(exchange)
+    assert exchanged and found.wrong == len(exchanged)
+
+
+@pytest.mark.parametrize(
+    ("noun", "who", "is_hers"),
+    [
+        ("woman on the left", 0, True),
+        ("young woman in the left half", 0, True),
+        ("woman", 1, True),
+        ("person", 1, True),
+        ("woman on the left", 1, False),
+        ("woman in the middle", 0, False),
+        ("man on the left", 0, False),
+    ],
+)
+def test_whose_a_noun_is(noun: str, who: int, is_hers: bool) -> None:
+    shot = next(s for t in TRUTHS.values() for s in t.shots if [p.noun for p in s.people] == ["woman", "woman"])
+    assert [named.noun.text for named in shot.caption.people] == ["woman on the left", "woman on the right"]
+    assert names(noun, who, shot) == is_hers
 
 
 def test_other_videos_are_refused(tmp_path: Path, evaluated) -> None:
