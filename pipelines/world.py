@@ -66,7 +66,6 @@ def train(
     import torch
 
     from dataengine.world.training import CHECKPOINTS, trainer
-    from dataengine.world.training.card import write_card
 
     torch.set_num_threads(1)  # the matrices are small: another thread is better used by another training
     folder = output or CHECKPOINTS / network
@@ -74,14 +73,31 @@ def train(
     if not how and (device != "cpu" or minutes or workers):
         raise typer.BadParameter(f"{network} trains on one CPU thread alone", param_hint="--device/--minutes/--workers")
     with explained():
-        log = trainer(network)(
-            folder, steps=steps, seed=seed, say=lambda text: console.print(text, highlight=False), **how
-        )
-    if output is None:
+        log = trainer(network).train(folder, steps=steps, seed=seed, say=_say, **how)
+    _say(f"{folder}: {log.bytes / 1e6:.1f} MB after {log.cpu_minutes:.0f} CPU minutes")
+    measure(network, output)
+
+
+@world_app.command()
+def measure(
+    network: Annotated[Network, typer.Argument(help="Which checkpoint.")],
+    folder: Annotated[Path | None, typer.Option(help="Where it is (default: the checkpoint's own).")] = None,
+) -> None:
+    """Measure a trained checkpoint on held-out examples, as `train` does at its end, and write it into training.json.
+
+    For what was trained on a machine that lacks something, as vLLM for qwen2_5_vl.
+
+    **Example**: `dataengine world measure sam --folder /tmp/sam`
+    """
+    from dataengine.world.training import CHECKPOINTS, measured
+    from dataengine.world.training.card import write_card
+
+    with explained():
+        log = measured(network, folder or CHECKPOINTS / network)
+    if folder is None:
         write_card(CHECKPOINTS)
     for figure in log.held_out:
-        console.print(f"{figure.name}: {figure.value:.3f} (of {figure.of})", highlight=False)
-    console.print(f"{folder}: {log.bytes / 1e6:.1f} MB after {log.cpu_minutes:.0f} CPU minutes", highlight=False)
+        _say(f"{figure.name}: {figure.value:.3f} (of {figure.of})")
 
 
 @world_app.command()

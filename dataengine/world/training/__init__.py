@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from dataengine.world.training.log import TrainingLog
+from dataengine.world.training.log import Figure, TrainingLog, read_log, write_log
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 """The committed ones, a folder a network."""
@@ -21,18 +21,31 @@ _MODULES = {
 
 
 class Trainer(Protocol):
-    """Writes a checkpoint and its `training.json` into `output`; `steps` None is the whole training.
+    """The module that trains a network."""
 
-    Those that can train on a GPU also take `device`, `minutes` of wall clock, and `workers` that make data.
-    """
-
-    def __call__(
+    def train(
         self, output: Path, *, steps: int | None = None, seed: int = 0, say: Callable[[str], None] = print, **how: Any
-    ) -> TrainingLog: ...
+    ) -> TrainingLog:
+        """Write a checkpoint and its `training.json` into `output`; `steps` None is the whole training.
+
+        Those that can train on a GPU also take `device`, `minutes` of wall clock, and `workers` that make data.
+        """
+
+    def held_out(self, folder: Path) -> tuple[Figure, ...]:
+        """Figures of the checkpoint in a folder, through the adapter that a build uses. Raises what it raises."""
 
 
 def trainer(network: str) -> Trainer:
-    """The training of a network, imported when it is asked for. Raises `KeyError` for a name that is none."""
-    module = import_module(f"dataengine.world.training.{_MODULES[network]}")
-    found: Trainer = module.train
+    """The trainer of a network, imported when it is asked for. Raises `KeyError` for a name that is none."""
+    found: Any = import_module(f"dataengine.world.training.{_MODULES[network]}")
     return found
+
+
+def measured(network: str, folder: Path) -> TrainingLog:
+    """The checkpoint's log with its figures on held-out examples, written into `training.json`.
+
+    Apart from training, which runs where some adapters do not.
+    """
+    log = read_log(folder).model_copy(update={"held_out": trainer(network).held_out(folder)})
+    write_log(folder, log)
+    return log

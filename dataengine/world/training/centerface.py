@@ -215,7 +215,6 @@ def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callabl
         seed=seed,
         cpu_s=time.process_time() - began,
         curve=curve,
-        held_out=held_out(file, range(HELD_OUT_EXAMPLES)),
     )
 
 
@@ -242,13 +241,13 @@ def trained(steps: int, seed: int, say: Callable[[str], None]) -> tuple[Network,
     return network.eval(), losses.curve
 
 
-def held_out(file: Path, indices: Sequence[int]) -> tuple[Figure, ...]:
-    """Figures of the adapter with this file on held-out examples, at the score that `decide` asks for.
+def held_out(folder: Path, indices: Sequence[int] = range(HELD_OUT_EXAMPLES)) -> tuple[Figure, ...]:
+    """Figures of the adapter with this checkpoint on held-out examples, at the score that `decide` asks for.
 
     Recall is of faces with at least `VISIBLE` visible pixels, which all of the world's have. Distances of landmarks are
     shares of the face's width.
     """
-    model = CenterFace(SCORE, CenterFaceSettings(weights=str(file)))
+    model = CenterFace(SCORE, CenterFaceSettings(weights=str(folder / FILE)))
     model.load()
     found, false, overlap, apart, scores = [], [], [], [], []
     for index in indices:

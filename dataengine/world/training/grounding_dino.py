@@ -18,7 +18,7 @@ from transformers import GroundingDinoForObjectDetection
 from dataengine.world.training.ahead import ahead
 from dataengine.world.training.clock import Clock
 from dataengine.world.training.device import training_on
-from dataengine.world.training.grounding_figures import held_out
+from dataengine.world.training.grounding_figures import held_out as held_out
 from dataengine.world.training.grounding_loss import Targets, presence_loss, proposal_loss, query_loss, word_loss
 from dataengine.world.training.grounding_network import Eyes, eyes, network, processor
 from dataengine.world.training.grounding_pass import answers
@@ -163,7 +163,6 @@ def train(
         wall_s=run.wall_s,
         device=device,
         curve=run.curve,
-        held_out=held_out(output),
     )
 
 

@@ -140,7 +140,6 @@ def train(output: Path, *, steps: int | None = None, seed: int = 0, say: Callabl
         seed=seed,
         cpu_s=time.process_time() - began,
         curve=curve,
-        held_out=held_out(output, range(HELD_OUT_EXAMPLES)),
     )
 
 
@@ -245,7 +244,7 @@ def _anchor(graph: Graph, maps: str) -> dict[str, str]:
     return {"score": graph.channels(maps, [0]), "box": box, "points": swapped}
 
 
-def held_out(folder: Path, indices: Sequence[int]) -> tuple[Figure, ...]:
+def held_out(folder: Path, indices: Sequence[int] = range(HELD_OUT_EXAMPLES)) -> tuple[Figure, ...]:
     """Figures of the adapter with this pack: recall, and how well cosines tell the world's people apart."""
     model = InsightFace(InsightFaceSettings(weights=str(folder), side=288, device="cpu"), 0.5)
     model.load()

@@ -45,7 +45,7 @@ class TrainingLog(Record):
     device: str = Field("cpu", description="it was trained on: cpu, or a GPU's name")
     torch: str
     curve: tuple[Point, ...]
-    held_out: tuple[Figure, ...]
+    held_out: tuple[Figure, ...] = Field((), description="empty until it is measured")
 
 
 @dataclass
@@ -79,9 +79,8 @@ def log_training(
     wall_s: float | None = None,
     device: str = "cpu",
     curve: Sequence[Point],
-    held_out: Sequence[Figure],
 ) -> TrainingLog:
-    """Write the log of a training that is done into its checkpoint's folder.
+    """Write the log of a training that is done into its checkpoint's folder, without figures.
 
     Args:
         weights: of the network, to be counted.
@@ -99,7 +98,6 @@ def log_training(
         device=device_name(device),
         torch=torch.__version__,
         curve=tuple(curve),
-        held_out=tuple(held_out),
     )
     write_log(folder, log)
     return log

@@ -27,7 +27,7 @@ from dataengine.world.training.device import training_on
 from dataengine.world.training.examples import HELD_OUT, TRAINING
 from dataengine.world.training.log import FILE, Point, TrainingLog, log_training
 from dataengine.world.training.muon import Muon
-from dataengine.world.training.qwen_held_out import SCENES, held_out
+from dataengine.world.training.qwen_held_out import held_out as held_out
 from dataengine.world.training.qwen_lessons import PARTS, SENSES, TINTS, UNASKED, Key, Lesson, Portion, Portions
 from dataengine.world.training.qwen_network import read
 from dataengine.world.training.qwen_sight import Sight, View
@@ -258,7 +258,6 @@ def train(
     minutes: float | None = None,
     workers: int = 1,
     resume: Path | None = None,
-    scenes: int = SCENES,
 ) -> TrainingLog:
     """Write the checkpoint and its `training.json` into `output`, and a checkpoint every two minutes on the way.
 
@@ -267,7 +266,6 @@ def train(
         minutes: how long it may take, instead of `steps`.
         workers: processes that draw shots.
         resume: a folder in which another run was cut off. Momentum is lost, and other shots are drawn.
-        scenes: held-out shots for the figures; 0 leaves them out, and does not start vLLM.
     """
     plan, clock = PLANS[device], Clock(steps if steps or minutes else PLANS[device].steps, minutes)
     torch.set_num_threads(1)
@@ -309,7 +307,6 @@ def train(
         wall_s=clock.seconds,
         device=device,
         curve=curve,
-        held_out=held_out(output, scenes) if scenes else (),
     )
     (output / _STATE).unlink()
     return log

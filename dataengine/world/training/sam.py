@@ -197,7 +197,6 @@ def train(
         wall_s=ended.wall_s,
         device=device,
         curve=ended.curve,
-        held_out=held_out(output / FILE, range(HELD_OUT_EXAMPLES)),
     )
     (output / RESUME).unlink(missing_ok=True)
     return log
@@ -276,9 +275,9 @@ def sharpened(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: SHARPNESS * weight if name.startswith(last) else weight for name, weight in state.items()}
 
 
-def held_out(file: Path, indices: Sequence[int]) -> tuple[Figure, ...]:
-    """Figures of the adapter with this file on held-out examples, for boxes as in training."""
-    model = Sam(SamSettings(weights=str(file), device="cpu"))
+def held_out(folder: Path, indices: Sequence[int] = range(HELD_OUT_EXAMPLES)) -> tuple[Figure, ...]:
+    """Figures of the adapter with this checkpoint on held-out examples, for boxes as in training."""
+    model = Sam(SamSettings(weights=str(folder / FILE), device="cpu"))
     model.load()
     overlaps: dict[str, list[float]] = {}
     kept: list[bool] = []

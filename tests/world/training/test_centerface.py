@@ -104,7 +104,7 @@ def test_a_few_steps_lower_the_loss_and_the_adapter_runs_what_they_leave(tmp_pat
 
 
 def test_the_committed_checkpoint_finds_drawn_faces() -> None:
-    figures = centerface.held_out(CHECKPOINTS / "centerface" / centerface.FILE, range(1000, 1040))
+    figures = centerface.held_out(CHECKPOINTS / "centerface", range(1000, 1040))
     found, false, boxes, _, marks = (figure.value for figure in figures)
     assert found >= 0.97
     assert false <= 0.05

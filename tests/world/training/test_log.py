@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dataengine.world.training.log import Figure, Losses, Point, log_training, read_log
+from dataengine.world.training.log import Losses, Point, log_training, read_log
 
 
 def test_a_log_counts_weights_and_files(tmp_path: Path) -> None:
@@ -25,7 +25,6 @@ def test_a_log_counts_weights_and_files(tmp_path: Path) -> None:
         cpu_s=93,
         wall_s=186,
         curve=[Point(step=7, loss=0.5)],
-        held_out=[Figure(name="recall", value=1, of=3)],
     )
     assert (log.parameters, log.bytes, log.cpu_minutes, log.minutes, log.device) == (10, 42, 1.6, 3.1, "cpu")
     assert read_log(tmp_path) == log

@@ -202,7 +202,7 @@ def test_a_few_steps_write_a_checkpoint_that_the_adapter_loads(tmp_path: Path, m
     monkeypatch.setattr(qwen, "PLANS", {"cpu": plan})
     monkeypatch.setattr(qwen, "CHECKED", 2)
     lines: list[str] = []
-    log = qwen.train(tmp_path, say=lines.append, scenes=0, workers=0)
+    log = qwen.train(tmp_path, say=lines.append, workers=0)
     assert lines and read_log(tmp_path) == log
     assert not (tmp_path / "state.pt").exists()
     assert log.bytes < 16e6
