@@ -56,12 +56,14 @@ from dataengine.records import (
     Sighting,
     Still,
     Stills,
+    Subject,
 )
 from dataengine.weights import Needs
 from dataengine.world import drawing
 from dataengine.world.judge import said
 from dataengine.world.make import VideoTruth, scripts
 from dataengine.world.pairs import window
+from dataengine.world.wording import Caption as Told
 
 KINDS = ("votes", "swaps", "sights", "guesses", "copies", "faces", "boxes")
 FALSE_POSITIVES = 0.1
@@ -90,7 +92,7 @@ class Shown:
         return tuple(first + min(int(share * count), count - 1) for share in STILL_POSITIONS)
 
     @property
-    def told(self) -> Any:
+    def told(self) -> Told:
         return self.truth.shots[self.number].caption
 
     @property
@@ -246,7 +248,7 @@ class Erring:
             where = len(_MARK.sub(r"\1", text[: start.start()])) - _MARK.sub(r"\1", text).index(shown.told.text)
             who = self._owner(shown, where)
             if errs("sights", shown.told.text, words, where):
-                who = pick([o for o in (None, *order) if o != who] or [None], "sights", words, shown.told.text)
+                who = pick([o for o in (None, *sorted(order)) if o != who] or [None], "sights", words, shown.told.text)
             number = number_of.get(swap.get(who, who), 0)
             if errs("guesses", shown.told.text, words, where):
                 number = 1
@@ -259,7 +261,7 @@ class Erring:
         """Whose the words at a place of the caption are."""
         for who, named in zip(shown.told.order, shown.told.people, strict=True):
             for phrase in (named.noun, *named.attributes):
-                if phrase.span.start <= where < phrase.span.end:
+                if phrase.span is not None and phrase.span.start <= where < phrase.span.end:
                     return who
         return None
 
@@ -282,15 +284,15 @@ def measured(shown: Shown, caption: Caption, chance: Chance) -> Measured:
 
     seen_in = {person.index: [s.still for s in person.sightings] for person in shown.people.people}
     for i, mention in enumerate(caption.people):
-        noun = mention.noun.owner
-        for still in seen_in.get(noun.person, ()) if noun else ():
-            body = shown.masks[still][f"s{shown.told.order.index(noun.person)}.body"] if noun else None
-            masks.append(body.model_copy(update={"entity": f"s{i}.body", "still": still})) if body else None
+        if noun := mention.noun.owner:
+            for still in seen_in[noun.person]:
+                body = shown.masks[still][f"s{shown.told.order.index(noun.person)}.body"]
+                masks.append(body.model_copy(update={"entity": f"s{i}.body", "still": still}))
         for j, attribute in enumerate(mention.attributes):
-            owner, phrase = attribute.owner, attribute.phrase.text
-            for still in seen_in.get(owner.person, ()) if owner else ():
-                assert owner is not None
-                found(f"s{i}.a{j}", still, _boxed(shown, owner.person, phrase, still, chance))
+            if owner := attribute.owner:
+                for still in seen_in[owner.person]:
+                    words = attribute.phrase.text
+                    found(f"s{i}.a{j}", still, _boxed(shown, owner.person, words, still, chance))
     clip, _, count = window(shown.truth, shown.number, None)
     width, height, fps = shown.truth.width, shown.truth.height, shown.truth.fps
     return Measured(
@@ -344,7 +346,7 @@ class Figures:
         self.true_of_kept += len(named)
         wrong = False
         for subject in pair.subjects:
-            who = _face_of(shown, pair, subject)
+            who = _face_of(shown, subject)
             meant = shown.told.order[subject.index]
             wrong |= who != meant
             self.subjects += who == meant
@@ -364,7 +366,8 @@ class Figures:
         return 2 * self.right / max(1, self.said + self.true)
 
 
-def _face_of(shown: Shown, pair: Pair, subject: Any) -> int:
+def _face_of(shown: Shown, subject: Subject) -> int:
+    """The person whose face a subject's reference is."""
     reference = subject.face
     return next(
         p.index
@@ -418,7 +421,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="*", default=RATES[-1:], help="of each kind of error alone")
     wanted = parser.parse_args()
     shots = list(shots_of(wanted.shots, seed=5))
-    cases = [("none", 0.0, {})]
+    cases: list[tuple[str, float, dict[str, float]]] = [("none", 0.0, {})]
     cases += [(kind, rate, {kind: rate}) for kind in KINDS for rate in wanted.rates]
     cases += [("all", rate, dict.fromkeys(KINDS, rate)) for rate in RATES]
     print(f"{'errors':8}{'rate':>6}{'F1 kept':>9}{'F1 all':>8}{'ratio':>7}{'subjects':>10}{'refused':>9}{'wrong':>7}"
