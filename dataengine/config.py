@@ -372,6 +372,11 @@ class FilterRules(Settings):
     owner_min_stills: float = Field(
         0.5, ge=0, le=1, description="of the stills with a mask of it, those in which it lies on its owner"
     )
+    owner_settled_by_pixels: bool = Field(
+        False,
+        description="what votes do not give to whom the caption lists it under is that person's if its pixels are, in "
+        "every still; for a grounder that looks at what it is asked for",
+    )
     owner_min_likeness: float | None = Field(
         None, ge=-1, le=1, description="least cosine between a person's faces over the stills, where embeddings exist"
     )

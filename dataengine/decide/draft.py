@@ -141,12 +141,15 @@ class Draft:
 
     def _attribute(self, entity: str, words: Words, somebody: Somebody) -> list[Candidate] | Reason:
         # Whose something is was asked only where it has a place in the caption.
-        reason = words.unfit or words.untied or ownership.check_votes(words.votes, somebody.owner.person, self._rules)
+        reason = words.unfit or words.untied
         if reason is not None:
             return reason
-        candidates = self._worn(entity, somebody)
+        disputed = ownership.check_votes(words.votes, somebody.owner.person, self._rules)
+        if disputed is not None and not self._rules.owner_settled_by_pixels:
+            return disputed
+        candidates = self._worn(entity, somebody, self._rules.owner_min_stills if disputed is None else 1.0)
         if isinstance(candidates, Reason):
-            return candidates
+            return disputed or candidates
         return self._claim(words) or candidates
 
     def _body(self, somebody: Somebody) -> Tie | None:
@@ -154,15 +157,16 @@ class Draft:
         entity = f"s{somebody.index}.body"
         if entity not in self.facts.masks:
             return None
-        candidates = self._worn(entity, somebody)
+        candidates = self._worn(entity, somebody, self._rules.owner_min_stills)
         if isinstance(candidates, Reason):
             self._leave(entity, somebody.mention.noun, candidates, self.facts.masks[entity])
             return None
         return Tie(entity, somebody.mention.noun, candidates)
 
-    def _worn(self, entity: str, somebody: Somebody) -> list[Candidate] | Reason:
+    def _worn(self, entity: str, somebody: Somebody, least: float) -> list[Candidate] | Reason:
         """The stills in which an entity's pixels are good and its owner's, or why there is none.
 
+        `least`: share of the stills with good pixels in which they must be the owner's.
         A still in which the owner was in dispute came further than one that shows it too poorly: its reason is told.
         """
         person, found = somebody.owner.person, self.facts.masks.get(entity, ())
@@ -181,7 +185,7 @@ class Draft:
                 good.append(references.of_mask(mask, seen[person]))
         if not good:
             return disputed or poor or Reason("mask_missing", "no still has a mask of it")
-        return ownership.check_track(person, len(good), elsewhere, self._rules) or good
+        return ownership.check_track(person, len(good), elsewhere, least) or good
 
     def _objects(self) -> list[Tie]:
         """What the caption names beside people, where a mask shows it."""

@@ -1,7 +1,8 @@
 """Who is who, and what is whose: the annotator's votes, the pixels and their tracks over the stills must agree.
 
 Whatever they do not agree on is nobody's: the pair goes without it, and it is listed with what every witness says
-(`disputes.parquet`), so that a person decides. Nothing is guessed.
+(`disputes.parquet`), so that a person decides. Nothing is guessed. Only where `owner_settled_by_pixels` says so do two
+witnesses, the caption's list and the pixels, prevail against the votes.
 """
 
 from __future__ import annotations
@@ -142,19 +143,20 @@ def check_mask(found: MaskFacts, person: int, seen: Collection[int], rules: Filt
 
 
 def check_track(
-    person: int, mine: int, elsewhere: Sequence[tuple[MaskFacts, Collection[int]]], rules: FilterRules
+    person: int, mine: int, elsewhere: Sequence[tuple[MaskFacts, Collection[int]]], least: float
 ) -> Reason | None:
     """Why pixels that are a person's in some stills are not certainly so: in others they lie rather on somebody else.
 
     Then a track changed people, or the phrase fits both. `mine` counts the stills in which `check_mask` found them to
-    be the person's; `elsewhere` has the masks that it refused, each with those whose faces are sure in its still.
+    be the person's; `elsewhere` has the masks that it refused, each with those whose faces are sure in its still. They
+    must be the person's in a share of `least` of both.
     """
     theirs = sum(
         any(mask.inside[other] > mask.inside[person] for other in mask.inside if other in seen)
         for mask, seen in elsewhere
         if person in seen and person in mask.inside
     )
-    if not mine or mine / (mine + theirs) >= rules.owner_min_stills:
+    if not mine or mine / (mine + theirs) >= least:
         return None
     return Reason("owner_min_stills", f"on person {person} in {mine} stills, rather on others in {theirs}")
 

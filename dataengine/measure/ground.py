@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from dataengine.config import GroundSettings
@@ -10,7 +10,7 @@ from dataengine.measure.frames import pictures
 from dataengine.models.face_regions import FaceRegions
 from dataengine.models.grounding_dino import GroundingDino
 from dataengine.models.interfaces import Grounder, Query, Region
-from dataengine.records import Box, Caption, GroundedBox, Grounding, People, Record, Stills
+from dataengine.records import Box, Caption, GroundedBox, Grounding, Mention, People, Record, Stills
 from dataengine.stage import Row, Stage
 
 _GROUNDERS: dict[str, Callable[[GroundSettings], Grounder]] = {
@@ -23,13 +23,14 @@ class GroundStage(Stage[Grounding]):
     """Looks for each attribute inside its owner and for each object in the whole still, phrase by phrase.
 
     One prompt with many phrases would be cheaper, and makes Grounding DINO lose and merge them. An attribute is looked
-    for where its owner is seen; one without a clear owner (`Mention.owner`) is not looked for. All candidates that the
+    for where its owner is seen, by the votes; where they tie, or the caption lists it under somebody else, in all who
+    come into question, and the best box says whose it is. One without votes is not looked for. All candidates that the
     grounder names are stored; what a low score means is a decision. A box that came with the source under an entity's
     words is taken as it is, and the grounder is not asked for that still.
     """
 
     name: ClassVar[str] = "ground"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[type[Record], ...]] = (Stills, People, Caption)
     writes: ClassVar[type[Record]] = Grounding
 
@@ -63,7 +64,7 @@ class GroundStage(Stage[Grounding]):
         answers = iter(self._grounder.ground(unknown) if unknown else ())
         return [
             Grounding(
-                boxes=tuple(
+                boxes=_best_first(
                     _grounded(entity, still, found)
                     for (entity, still, _), box in zip(queries, boxes, strict=True)
                     for found in ([Region(box, 1.0)] if box is not None else next(answers))
@@ -71,6 +72,14 @@ class GroundStage(Stage[Grounding]):
             )
             for queries, boxes in zip(asked, given, strict=True)
         ]
+
+
+def _best_first(boxes: Iterable[GroundedBox]) -> tuple[GroundedBox, ...]:
+    """Boxes by entity and still, in the order in which these were asked for; the best of each first, none twice."""
+    found: dict[tuple[str, int], dict[GroundedBox, None]] = {}
+    for box in boxes:
+        found.setdefault((box.entity, box.still), {})[box] = None
+    return tuple(box for group in found.values() for box in sorted(group, key=lambda box: -box.score))
 
 
 def _given(row: Row, still: int, phrase: str) -> Box | None:
@@ -94,14 +103,22 @@ def _queries(row: Row) -> list[tuple[str, int, Query]]:
     queries = []
     for i, subject in enumerate(row[Caption].people):
         for j, attribute in enumerate(subject.attributes):
-            owner = people.get(attribute.owner.person) if attribute.owner else None
-            for sighting in owner.sightings if owner else ():
+            for sighting in (
+                s for person in _possible_owners(subject.noun, attribute) for s in people[person].sightings
+            ):
                 query = Query(images[sighting.still], attribute.phrase.text, sighting)
                 queries.append((f"s{i}.a{j}", sighting.still, query))
     for k, thing in enumerate(row[Caption].objects):
         for still, image in enumerate(images):
             queries.append((f"o{k}", still, Query(image, thing.text, None)))
     return queries
+
+
+def _possible_owners(noun: Mention, attribute: Mention) -> list[int]:
+    """Whom most votes name, all of them where they tie; and whom the caption lists the attribute under."""
+    most = max((vote.share for vote in attribute.votes), default=0.0)
+    listed = [noun.owner] if noun.owner and attribute.votes else []
+    return list(dict.fromkeys(vote.person for vote in (*(v for v in attribute.votes if v.share == most), *listed)))
 
 
 def _grounded(entity: str, still: int, region: Region) -> GroundedBox:

@@ -187,13 +187,12 @@ def on(still: int, **inside: float) -> MaskFacts:
 
 def test_a_track_that_changes_people_is_nobodys():
     theirs, unclear, nobody = on(0, p0=0.1, p1=0.9), on(1, p0=0.9, p1=0.8), on(2, p0=0.2, p1=0.1)
-    both = [0, 1]
-    assert check_track(0, 1, [(theirs, both)], RULES) is None, "half of the stills are enough"
-    assert rule(check_track(0, 1, [(theirs, both), (theirs, both)], RULES)) == "owner_min_stills"
-    assert check_track(0, 1, [(unclear, both), (nobody, both)], RULES) is None, "that speaks for nobody else"
-    assert check_track(0, 1, [(theirs, [1]), (theirs, [1])], RULES) is None, "the owner is not seen there"
-    strict = RULES.model_copy(update={"owner_min_stills": 1.0})
-    assert check_track(0, 2, [(theirs, both)], strict) == Reason(
+    both, half = [0, 1], RULES.owner_min_stills
+    assert check_track(0, 1, [(theirs, both)], half) is None, "half of the stills are enough"
+    assert rule(check_track(0, 1, [(theirs, both), (theirs, both)], half)) == "owner_min_stills"
+    assert check_track(0, 1, [(unclear, both), (nobody, both)], half) is None, "that speaks for nobody else"
+    assert check_track(0, 1, [(theirs, [1]), (theirs, [1])], half) is None, "the owner is not seen there"
+    assert check_track(0, 2, [(theirs, both)], 1.0) == Reason(
         "owner_min_stills", "on person 0 in 2 stills, rather on others in 1"
     )
 

@@ -189,6 +189,30 @@ def test_votes_against_the_caption_drop_an_attribute(measured_clip):
     assert dropped(with_attributes(measured, 0, worn)) == {"s0.a0": "owner_disagrees"}
 
 
+SETTLED = filters(owner_settled_by_pixels=True)
+
+
+@pytest.mark.parametrize("votes", [{1: 0.9}, {0: 0.5, 1: 0.5}, {0: 0.3}], ids=str)
+def test_pixels_settle_what_votes_dispute(measured_clip, votes):
+    """They side with whom the caption lists it under, or nobody has it."""
+    measured = measured_clip(0)
+    cast = tuple(Vote(person=person, share=share) for person, share in votes.items())
+    worn = measured.caption.people[0].attributes[0].model_copy(update={"votes": cast})
+    disputed = with_attributes(measured, 0, worn)
+    why = dropped(disputed)
+    assert set(why) == {"s0.a0"}
+    assert dropped(disputed, SETTLED) == {}
+    assert [a.entity for a in pair_of(disputed, SETTLED).subjects[0].attributes] == ["s0.a0"]
+    theirs = {m.still: m for m in measured.segmentation.masks if m.entity == "s1.a0"}
+
+    def astray_once(m):
+        astray = (m.entity, m.still) == ("s0.a0", 0)
+        return theirs[0].model_copy(update={"entity": "s0.a0"}) if astray else m
+
+    assert dropped(with_masks(disputed, astray_once), SETTLED) == why, "in every still, or the votes hold"
+    assert dropped(with_masks(disputed, lambda m: None if m.entity == "s0.a0" else m), SETTLED) == why
+
+
 def test_at_most_so_many_attributes(measured_clip):
     measured = measured_clip(0)
     assert dropped(measured, filters(max_attributes=0)) == {"s0.a0": "max_attributes", "s1.a0": "max_attributes"}

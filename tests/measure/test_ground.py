@@ -9,7 +9,8 @@ from dataengine.config import GroundingDinoSettings, GroundSettings
 from dataengine.measure.ground import GroundStage
 from dataengine.models.face_regions import FaceRegions
 from dataengine.models.grounding_dino import crop_around
-from dataengine.records import Box, Caption, GivenBox, Grounding, Mention, People, Phrase, Span, Stills
+from dataengine.models.interfaces import Region
+from dataengine.records import Box, Caption, GivenBox, Grounding, Mention, People, Phrase, Span, Stills, Vote
 
 
 def test_one_box_for_each_attribute_in_each_still_inside_its_owner(seen) -> None:
@@ -56,6 +57,40 @@ def test_asks_objects_of_whole_stills_and_skips_attributes_without_an_owner(seen
     assert len(parts) == 3 * len(second.attributes)
     assert all(q.owner in row[People].people[1].sightings for q in parts)
     assert all(q.image.shape == (row[Stills].height, row[Stills].width, 3) for q in asked)
+
+
+def test_a_disputed_attribute_is_looked_for_in_all_who_may_have_it(seen, monkeypatch) -> None:
+    """The best box of them all comes first, and one that two of them have comes once."""
+    row = seen["both"].row
+    caption = row[Caption]
+    first, second = caption.people
+    one, other = (person.noun.owner.person for person in caption.people)
+
+    def asked_with(*votes: tuple[int, float]) -> list[int]:
+        cast = tuple(Vote(person=person, share=share) for person, share in votes)
+        worn = first.attributes[0].model_copy(update={"votes": cast})
+        people = (first.model_copy(update={"attributes": (worn,)}), second.model_copy(update={"attributes": ()}))
+        asked: list[int] = []
+
+        def ground(self, queries):
+            everybody = {id(s): person.index for person in row[People].people for s in person.sightings}
+            asked.extend(everybody[id(query.owner)] for query in queries)
+            edge = Region(Box(0, 0, 5, 5), 0.4)
+            return [[Region(Box(0, 0, 9, 9), 0.3 + 0.3 * everybody[id(q.owner)]), edge] for q in queries]
+
+        monkeypatch.setattr(FaceRegions, "ground", ground)
+        (found,) = GroundStage(GroundSettings()).process(
+            [row.with_record(caption.model_copy(update={"people": people, "objects": ()}))]
+        )
+        for still in {box.still for box in found.boxes}:
+            scores = [box.score for box in found.boxes if box.still == still]
+            assert scores == sorted(scores, reverse=True)
+            assert scores.count(0.4) == 1
+        return sorted(set(asked))
+
+    assert asked_with((one, 1.0)) == [one]
+    assert asked_with((other, 1.0)) == sorted((one, other)), "the caption lists it under the first"
+    assert asked_with((one, 0.5), (other, 0.5)) == sorted((one, other))
 
 
 @pytest.fixture(scope="module")
