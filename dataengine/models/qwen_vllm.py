@@ -163,6 +163,9 @@ def _start(folder: Path, settings: QwenSettings) -> AsyncLLM:
             max_model_len=settings.vllm.max_model_len,
             max_num_seqs=settings.vllm.max_num_seqs,
             enforce_eager=settings.vllm.eager,
+            # Half of a prompt in a step ends the engine on a CPU: for its answer, which is thrown away, the request's
+            # generator would be set back, and a CPU's cannot be (vLLM 0.32, `_bookkeeping_sync`).
+            enable_chunked_prefill=False if on_cpu else None,
             enable_prefix_caching=True,
             limit_mm_per_prompt={"image": IMAGES, "video": 0},
             # Memory is set aside for images of this size, not for the largest that the checkpoint could take.

@@ -203,6 +203,12 @@ def test_many_questions_at_once(loop: Runner, backend: str, request: pytest.Fixt
     assert len({answer.text for answer in answers}) > 5
 
 
+def test_prompts_that_fill_more_than_a_step(loop: Runner, engine: VllmQwen) -> None:
+    """None is read in parts: with a seed of its own, that ends the engine on a CPU."""
+    questions = [Question((f"{seed} word " * 200,), CAPTION, seed) for seed in range(16)]
+    assert all(answer.text for answer in ask(loop, engine, questions))
+
+
 @pytest.mark.parametrize("backend", ["engine", "served"])
 def test_an_answer_is_its_seeds(loop: Runner, backend: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(backend)
