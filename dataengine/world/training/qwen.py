@@ -28,7 +28,7 @@ from dataengine.world.training.examples import HELD_OUT, TRAINING
 from dataengine.world.training.log import FILE, Point, TrainingLog, log_training
 from dataengine.world.training.muon import Muon
 from dataengine.world.training.qwen_held_out import held_out as held_out
-from dataengine.world.training.qwen_lessons import PARTS, SENSES, TINTS, UNASKED, Key, Lesson, Portion, Portions
+from dataengine.world.training.qwen_lessons import PARTS, SENSES, TINTS, UNASKED, Key, Kind, Lesson, Portion, Portions
 from dataengine.world.training.qwen_network import read
 from dataengine.world.training.qwen_sight import Sight, View
 from dataengine.world.training.qwen_words import HIDDEN, Model, build, export
@@ -60,12 +60,14 @@ class Plan:
     reads: int
     talks: int
 
+    @classmethod
+    def of(cls, device: str) -> Plan:
+        return CPU if device == "cpu" else GPU
 
-PLANS: Mapping[str, Plan] = {
-    "cpu": Plan(11_500, 0.5, 0.55, 0.94, first=60, new=1, pool=4000, looks=6, whole=3, reads=24, talks=12),
-    "cuda": Plan(12_000, 0.25, 0.3, 0.8, first=200, new=6, pool=24_000, looks=64, whole=24, reads=192, talks=128),
-}
-"""By device. A GPU takes as long for few shots as for many, so its steps are wide."""
+
+CPU = Plan(11_500, 0.5, 0.55, 0.94, first=60, new=1, pool=4000, looks=6, whole=3, reads=24, talks=12)
+GPU = Plan(12_000, 0.25, 0.3, 0.8, first=200, new=6, pool=24_000, looks=64, whole=24, reads=192, talks=128)
+"""A GPU takes as long for few shots as for many, so its steps are wide."""
 MUON, ADAM = 0.02, 3e-3
 KEPT = 0.3
 """Weight of the heads in the last part."""
@@ -194,7 +196,7 @@ def look(
     return sensed_losses(pupil, sight.awake([*keys, *(key for shot in shots for key in shot.crops)]), 1.0)
 
 
-def study(pupil: Pupil, sight: Sight, lessons: Sequence[Lesson], resting: bool) -> dict[str, Tensor]:
+def study(pupil: Pupil, sight: Sight, kind: Kind, lessons: Sequence[Lesson], resting: bool) -> dict[str, Tensor]:
     """Losses of lessons, short ones apart from long; and of what the tower sees of them, unless it rests."""
     token = int(pupil.model.config.image_token_id)
     ordered = sorted(lessons, key=lambda lesson: len(lesson.ids))
@@ -211,7 +213,7 @@ def study(pupil: Pupil, sight: Sight, lessons: Sequence[Lesson], resting: bool) 
         tokens, losses = view.tokens, sensed_losses(pupil, view, KEPT)
     parts = tokens.split([len(batch.pictured) for batch in batches])
     said = [said_loss(pupil.model, batch, part)[0] for batch, part in zip(batches, parts, strict=True)]
-    return losses | {"said": torch.stack(said).mean()}
+    return losses | {kind: torch.stack(said).mean()}
 
 
 def sensed_losses(pupil: Pupil, view: View, weight: float) -> dict[str, Tensor]:
@@ -240,12 +242,11 @@ def losses_of(
     size = min(plan.pool, plan.first + plan.new * step)
     if share < plan.seeing:
         return look(pupil, sight, pool.some(plan.looks, size, draw), plan.whole, draw)
-    kind = "reading" if share < plan.reading else ("telling", "owning")[step % 2]
+    kind: Kind = "reading" if share < plan.reading else "owning" if step % 2 else "telling"
     shots = pool.some(plan.reads if kind == "reading" else plan.talks, size, draw)
-    choices = [found for shot in shots if (found := getattr(shot, kind))]
-    lessons = [found[int(draw.integers(len(found)))] for found in choices]
-    losses = study(pupil, sight, lessons, share < plan.speaking)
-    return {kind if name == "said" else name: loss for name, loss in losses.items()}
+    choices = [shot.lessons[kind] for shot in shots if shot.lessons[kind]]
+    lessons = [some[int(draw.integers(len(some)))] for some in choices]
+    return study(pupil, sight, kind, lessons, share < plan.speaking)
 
 
 def train(
@@ -258,6 +259,7 @@ def train(
     minutes: float | None = None,
     workers: int = 1,
     resume: Path | None = None,
+    plan: Plan | None = None,
 ) -> TrainingLog:
     """Write the checkpoint and its `training.json` into `output`, and a checkpoint every two minutes on the way.
 
@@ -266,8 +268,10 @@ def train(
         minutes: how long it may take, instead of `steps`.
         workers: processes that draw shots.
         resume: a folder in which another run was cut off. Momentum is lost, and other shots are drawn.
+        plan: what a step holds; by the device, if it is not given.
     """
-    plan, clock = PLANS[device], Clock(steps if steps or minutes else PLANS[device].steps, minutes)
+    plan = plan or Plan.of(device)
+    clock = Clock(steps or (None if minutes else plan.steps), minutes)
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     with training_on(device), closing(ahead(Portions(TRAINING), range(plan.pool), workers)) as portions:
@@ -403,11 +407,9 @@ class Watched:
             accuracy = sense_accuracy(self._pupil.heads, view.once, view.senses)
             found.append(f"  {kind}: " + " ".join(f"{name} {value:.3f}" for name, value in accuracy.items()))
         if speaks:
-            lessons = {
-                "telling": [shot.telling[1] for shot in self._shots],
-                "owning": [shot.owning[0] for shot in self._shots if shot.owning],
-            }
-            for kind, some in lessons.items():
+            spoken: tuple[Kind, ...] = ("telling", "owning")
+            for kind in spoken:
+                some = [shot.lessons[kind][0] for shot in self._shots if shot.lessons[kind]]
                 batch = Batch.of(some, int(self._pupil.model.config.image_token_id))
                 loss, right = said_loss(self._pupil.model, batch, self._sight.awake(batch.images).tokens)
                 weightiest = right[batch.weight == batch.weight.max()].float().mean()

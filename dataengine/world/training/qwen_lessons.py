@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -70,6 +70,7 @@ _DIGIT = 4.0
 """Weight of a number in an answer about owners that is not the one before it: whoever has found one person's number has
 little to do for what else that person wears, and the rest of the answer is forced by the grammar."""
 
+Kind = Literal["telling", "owning", "reading"]
 Key = tuple[int, str]
 """Of an image: its shot's index, and which of the shot's images it is."""
 
@@ -290,16 +291,14 @@ class Portion:
     Attributes:
         frame, still, crops: keys of its images.
         images: themselves.
-        telling, owning, reading: lessons about them; about owners there is none where nobody was found.
+        lessons: of each kind about them; about owners there is none where nobody was found.
     """
 
     frame: Key
     still: Key
     crops: tuple[Key, ...]
     images: tuple[Seen, ...]
-    telling: tuple[Lesson, ...]
-    owning: tuple[Lesson, ...]
-    reading: tuple[Lesson, ...]
+    lessons: Mapping[Kind, tuple[Lesson, ...]]
 
 
 @dataclass(frozen=True)
@@ -311,16 +310,18 @@ class Portions:
     def __call__(self, index: int) -> Portion:
         teacher, draw = _teacher(), np.random.default_rng((23, self.seed, index))
         shot = material(self.seed, index)
-        telling = [teacher.telling(shot, told) for told in (None, made_up(draw), made_up(draw))]
+        strange = (made_up(draw), made_up(draw), None)
         stills: list[tuple[int, ...]] = [(), (), (int(draw.integers(3)),), (0, 1, 2), (0, 1, 2)]
         return Portion(
             frame=shot.frame.key,
             still=shot.still.key,
             crops=tuple(image.key for image in shot.crops),
             images=(shot.frame, shot.still, *shot.crops),
-            telling=tuple(telling),
-            owning=tuple(teacher.owning(shot, some, 1, draw) for some in stills if shot.crops),
-            reading=tuple(teacher.reading(draw) for _ in range(3)),
+            lessons={
+                "telling": tuple(teacher.telling(shot, told) for told in strange),
+                "owning": tuple(teacher.owning(shot, some, 1, draw) for some in stills if shot.crops),
+                "reading": tuple(teacher.reading(draw) for _ in range(3)),
+            },
         )
 
 

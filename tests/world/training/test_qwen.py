@@ -179,10 +179,12 @@ def test_a_number_said_again_weighs_less(teacher: Teacher, shots: list[Material]
 
 def test_a_portion_is_the_same_again_and_of_one_shot() -> None:
     one, again = Portions(SEED)(3), Portions(SEED)(3)
-    assert all(np.array_equal(a.ids, b.ids) for a, b in zip(one.owning, again.owning, strict=True))
+    assert all(
+        np.array_equal(a.ids, b.ids) for a, b in zip(one.lessons["owning"], again.lessons["owning"], strict=True)
+    )
     keys = [image.key for image in one.images]
     assert keys == [one.frame, one.still, *one.crops]
-    assert {key for lesson in (*one.telling, *one.owning, *one.reading) for key in lesson.images} <= set(keys)
+    assert {key for some in one.lessons.values() for lesson in some for key in lesson.images} <= set(keys)
 
 
 def test_tokens_are_asked_for_what_covers_them(shots: list[Material]) -> None:
@@ -199,10 +201,9 @@ def test_tokens_are_asked_for_what_covers_them(shots: list[Material]) -> None:
 @pytest.mark.slow
 def test_a_few_steps_write_a_checkpoint_that_the_adapter_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = qwen.Plan(10, 0.3, 0.5, 0.8, first=4, new=1, pool=8, looks=4, whole=2, reads=4, talks=4)
-    monkeypatch.setattr(qwen, "PLANS", {"cpu": plan})
     monkeypatch.setattr(qwen, "CHECKED", 2)
     lines: list[str] = []
-    log = qwen.train(tmp_path, say=lines.append, workers=0)
+    log = qwen.train(tmp_path, say=lines.append, workers=0, plan=plan)
     assert lines and read_log(tmp_path) == log
     assert not (tmp_path / "state.pt").exists()
     assert log.bytes < 16e6
