@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as PilImage
-from rich.console import Console
 from rich.table import Table
 
 from dataengine.lumosx import checkpoint
@@ -25,18 +25,28 @@ from dataengine.lumosx.trainer import CHECKPOINTS, train
 from dataengine.lumosx.transformer import DiT
 from dataengine.lumosx.weights import load_into
 from dataengine.shards.index import INDEX
-from dataengine.shards.reader import PairDataset
+from dataengine.shards.reader import PairDataset, Sample
 from dataengine.store import Store
-from dataengine.world.ablation import VARIANTS, Asked, Size, Variant, held_out, settings, training_samples
+from dataengine.world.ablation import (
+    VARIANTS,
+    Asked,
+    Size,
+    Variant,
+    captioned_clips,
+    held_out,
+    settings,
+    training_samples,
+)
 from dataengine.world.ablation_picture import Line, Tile, grid, webp
 from dataengine.world.ablation_reading import Reading, read
 from dataengine.world.ablation_result import Ablation, Readings, summed_up
 from dataengine.world.drawing import Image
 from dataengine.world.pairs import write_samples
-from pipelines.latents import encode
 
 REAL, EXCHANGED, OTHERS = "true pictures", "garments exchanged", "another pair's picture"
 """Rows that tell whether the measure works: what is best, what is worst, and chance."""
+WORDS, OTHER_WORDS = "base: its words", "base: another pair's words"
+"""Rows that tell whether the base reads: what it makes of captions that name colours."""
 _TOGETHER = 20
 """Pairs that are sampled in one batch."""
 _SHOWN = 4
@@ -47,24 +57,25 @@ class Experiment:
     """An ablation in a folder. Whatever is finished there is not done again, so that it goes on where it stopped.
 
     Attributes:
-        folder: `pairs/` the dataset, `latents/`, `runs/`, and by run `readings/NAME.json` and `pictures/NAME/KEY.png`.
+        folder: `words/` and `pairs/` the datasets, `runs/`, and by run `readings/NAME.json`, `pictures/NAME/KEY.png`.
     """
 
     def __init__(self, folder: Path, name: str, size: Size, seeds: Sequence[int], say: Callable[[str], None]) -> None:
         self.folder, self.name, self.size, self.seeds, self._say = folder, name, size, tuple(seeds), say
         self.asked: list[Asked] = []
 
-    def run(self, console: Console | None = None) -> Ablation:
+    def run(self) -> Ablation:
         """Everything that is not done yet, and the result: `ablation.json` and `ablation.webp` too."""
-        self._prepare(console)
+        self._prepare()
         base = self._train("base", VARIANTS[0], 0, None)
+        self._read_base()
         for seed in self.seeds:
             for variant in VARIANTS:
                 name = f"{variant.name}-{seed}"
                 if not self._readings(name).exists():
                     self._train(name, variant, seed, base)
                     with self._timed(f"generate {name}"):
-                        self._generate(name)
+                        self._generate(name, name)
                         found = self._read(name)
                     self._say(f"{name}: {_told(found)}")
         result = self._result()
@@ -74,16 +85,17 @@ class Experiment:
 
     # --- Steps --------------------------------------------------------------------------------------------------------
 
-    def _prepare(self, console: Console | None) -> None:
-        pairs = Store.at(self.folder / "pairs")
+    def _prepare(self) -> None:
         self.asked = held_out(self.size)
-        if not pairs.exists(INDEX):
-            with self._timed("pairs"):
-                made = write_samples(pairs, (*training_samples(self.size), *(asked.sample for asked in self.asked)))
-            self._say(f"{made} pairs")
-        if not (self.folder / "cpu" / "latents").exists():
-            with self._timed("latents"):
-                encode(pairs.uri, self._settings(VARIANTS[0], 0, None), console=console)
+        self._make("words", captioned_clips(self.size))
+        self._make("pairs", (*training_samples(self.size), *(asked.sample for asked in self.asked)))
+
+    def _make(self, name: str, samples: Iterable[Sample]) -> None:
+        place = Store.at(self.folder / name)
+        if not place.exists(INDEX):
+            with self._timed(name):
+                made = write_samples(place, samples)
+            self._say(f"{name}: {made} samples")
 
     def _train(self, name: str, variant: Variant, seed: int, base: Path | None) -> Path:
         """Train, or go on, and return the averaged weights."""
@@ -93,16 +105,21 @@ class Experiment:
         if not newest or checkpoint.read_progress(newest[0]).step < wanted.steps:
             started = time.monotonic()
             with self._timed(f"train {name}"):
-                result = train(Store.at(self.folder / "pairs").uri, run, wanted)
+                result = train(Store.at(self.folder / ("words" if base is None else "pairs")).uri, run, wanted)
             assert result is not None, "one rank"
             losses = ", ".join(f"{clips} {loss:.3f}" for clips, loss in result.after.items())
             self._say(f"{name}: {wanted.steps} steps in {time.monotonic() - started:.0f} s; loss on {losses}")
             newest = checkpoint.found(run / CHECKPOINTS)
         return newest[0] / checkpoint.EMA
 
-    def _generate(self, name: str) -> None:
-        """The middle frame of a clip for every held-out pair, all variants from the same noise."""
-        trained = read_trained(self.folder / "runs" / name)
+    def _generate(self, name: str, run: str, words: Mapping[str, str] | None = None) -> None:
+        """The middle frame of a clip for every held-out pair, from the same noise whatever is generated from.
+
+        Args:
+            name: of the pictures.
+            words: captions by key instead of the pairs' own, for the base, which is shown no reference.
+        """
+        trained = read_trained(self.folder / "runs" / run)
         device = best_device()
         model = DiT(trained.config)
         load_into(model, trained.weights)
@@ -112,14 +129,26 @@ class Experiment:
         maker = ExampleMaker(data, trained.settings.data, seed=0)
         folder = self.folder / "pictures" / name
         folder.mkdir(parents=True, exist_ok=True)
+        examples = [maker.plain(index) for index in range(len(data))]
+        if words is not None:
+            examples = [replace(example, caption=words[example.key]) for example in examples]
         for start in range(0, len(data), _TOGETHER):
-            examples = [maker.plain(index) for index in range(start, min(start + _TOGETHER, len(data)))]
-            clips = generator.generate_together(examples, trained.settings.sampling)
-            for example, frames in zip(examples, clips, strict=True):
+            part = examples[start : start + _TOGETHER]
+            for example, frames in zip(part, generator.generate_together(part, trained.settings.sampling), strict=True):
                 PilImage.fromarray(frames[len(frames) // 2]).save(folder / f"{example.key}.png")
 
+    def _read_base(self) -> None:
+        """What the base makes of captions alone, and of those of other pairs with as many people."""
+        told = {asked.sample.pair.key: asked.words for asked in self.asked}
+        others = {one.sample.pair.key: other.words for one, other in self._followed()}
+        for name, captions in ((WORDS, told), (OTHER_WORDS, others)):
+            if not self._readings(name).exists():
+                with self._timed(name):
+                    self._generate(name, "base", captions)
+                    self._read(name)
+
     def _read(self, name: str) -> list[Reading]:
-        found = [read(self._picture(name, asked), asked.expected, asked.background) for asked in self.asked]
+        found = [_reading(self._picture(name, asked), asked) for asked in self.asked]
         file = self._readings(name)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps([asdict(reading) for reading in found]) + "\n", encoding="utf-8")
@@ -132,10 +161,11 @@ class Experiment:
             Readings(variant.name, True, [self._stored(f"{variant.name}-{seed}") for seed in self.seeds])
             for variant in VARIANTS
         ]
-        controls = [Readings(name, False, [readings]) for name, readings in self._controls()]
+        rows += [Readings(name, False, [self._stored(name)]) for name in (WORDS, OTHER_WORDS)]
+        rows += [Readings(name, False, [readings]) for name, readings in self._controls()]
         spent = sum(float(file.read_text()) for file in (self.folder / "cpu").iterdir())
         return summed_up(
-            [*rows, *controls],
+            rows,
             size=self.name,
             seeds=self.seeds,
             base_steps=self.size.base_steps,
@@ -146,19 +176,16 @@ class Experiment:
     def _controls(self) -> Iterator[tuple[str, list[Reading]]]:
         """What the measure says of pictures that are known, seen through the codec as generated ones are."""
         codec = open_codec(self._settings(VARIANTS[0], 0, None).codec, "cpu")
-        true = [_coded(codec, asked.true) for asked in self.asked]
-        exchanged = [_coded(codec, asked.exchanged) for asked in self.asked]
-        same = {n: [i for i, asked in enumerate(self.asked) if asked.subjects == n] for n in (2, 3)}
-        following = {i: group[(at + 1) % len(group)] for group in same.values() for at, i in enumerate(group)}
-        others = [true[following[i]] for i in range(len(true))]
-        for name, pictures in ((REAL, true), (EXCHANGED, exchanged), (OTHERS, others)):
-            yield (
-                name,
-                [
-                    read(picture, asked.expected, asked.background)
-                    for picture, asked in zip(pictures, self.asked, strict=True)
-                ],
-            )
+        true = {asked.sample.pair.key: _coded(codec, asked.true) for asked in self.asked}
+        yield REAL, [_reading(true[asked.sample.pair.key], asked) for asked in self.asked]
+        yield EXCHANGED, [_reading(_coded(codec, asked.exchanged), asked) for asked in self.asked]
+        yield OTHERS, [_reading(true[other.sample.pair.key], one) for one, other in self._followed()]
+
+    def _followed(self) -> list[tuple[Asked, Asked]]:
+        """Every pair with the next one of as many people, in order."""
+        same = {n: [asked for asked in self.asked if asked.subjects == n] for n in (2, 3)}
+        places = {n: cycle([*group[1:], *group[:1]]) for n, group in same.items()}
+        return [(asked, next(places[asked.subjects])) for asked in self.asked]
 
     def _grid(self) -> PilImage.Image:
         chosen = [asked for n in (2, 3) for asked in [one for one in self.asked if one.subjects == n][: _SHOWN // 2]]
@@ -167,7 +194,7 @@ class Experiment:
             tiles = [Tile(asked.true)]
             for variant in VARIANTS:
                 picture = self._picture(f"{variant.name}-{self.seeds[0]}", asked)
-                reading = read(picture, asked.expected, asked.background)
+                reading = _reading(picture, asked)
                 tiles.append(Tile(picture, (reading.bound, reading.subjects)))
             lines.append(Line(asked.sample, tiles))
         return grid(["true", *(variant.name for variant in VARIANTS)], lines)
@@ -175,7 +202,7 @@ class Experiment:
     # --- Files --------------------------------------------------------------------------------------------------------
 
     def _settings(self, variant: Variant, seed: int, base: Path | None) -> TrainSettings:
-        return settings(self.size, variant, seed, base=base, stored=Store.at(self.folder / "latents").uri)
+        return settings(self.size, variant, seed, base=base)
 
     def _readings(self, name: str) -> Path:
         return self.folder / "readings" / f"{name}.json"
@@ -195,6 +222,10 @@ class Experiment:
         file = self.folder / "cpu" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{time.process_time() - started:.1f}\n")
+
+
+def _reading(picture: Image, asked: Asked) -> Reading:
+    return read(picture, asked.expected, asked.background)
 
 
 def _coded(codec: Codec, picture: Image) -> Image:

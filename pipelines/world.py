@@ -118,7 +118,7 @@ def ablate(
     chosen = SIZES[size]
     chosen = replace(chosen, base_steps=base_steps or chosen.base_steps, steps=steps or chosen.steps)
     with explained():
-        found = Experiment(output, size, chosen, range(seeds), _say).run(console)
+        found = Experiment(output, size, chosen, range(seeds), _say).run()
     console.print(table(found))
     for step in found.steps_between:
         change = f"{step.change:+.3f} [{step.low:+.3f}, {step.high:+.3f}]"

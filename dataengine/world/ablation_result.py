@@ -19,17 +19,18 @@ from dataengine.world.ablation_reading import Reading
 RESAMPLES = 4000
 LEVEL = 0.95
 
-Measure = Literal["binding", "binding of two", "binding of three", "shown", "identity", "garments", "background"]
+Measure = Literal["binding", "of two", "of three", "placed", "shown", "identity", "garments", "background"]
 _MEASURES: Mapping[Measure, Callable[[Reading], tuple[float, float]]] = {
     "binding": lambda r: (r.bound, r.subjects),
-    "binding of two": lambda r: (r.bound, r.subjects) if r.subjects == 2 else (0, 0),
-    "binding of three": lambda r: (r.bound, r.subjects) if r.subjects == 3 else (0, 0),
+    "of two": lambda r: (r.bound, r.subjects) if r.subjects == 2 else (0, 0),
+    "of three": lambda r: (r.bound, r.subjects) if r.subjects == 3 else (0, 0),
+    "placed": lambda r: (r.placed, r.subjects),
     "shown": lambda r: (r.shown, r.subjects),
     "identity": lambda r: (r.faces, r.subjects),
     "garments": lambda r: (r.garments, r.subjects),
     "background": lambda r: (r.background, 1),
 }
-"""By name, how much of a reading counts, of how much; see `ablation_reading.Reading`."""
+"""By name, how much of a reading counts, of how much; see `ablation_reading.Reading`. The first three: binding."""
 
 
 class Share(Record):

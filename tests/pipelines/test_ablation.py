@@ -11,19 +11,30 @@ from PIL import Image
 
 from dataengine.world.ablation import SIZES, VARIANTS
 from dataengine.world.ablation_result import Ablation
-from pipelines.ablation import EXCHANGED, OTHERS, REAL, Experiment, table
+from pipelines.ablation import EXCHANGED, OTHER_WORDS, OTHERS, REAL, WORDS, Experiment, table
 
 SIZE = replace(
-    SIZES["small"], pairs=8, held_out=4, frames=5, dim=32, layers=2, batch=2, base_steps=4, steps=2, sampling_steps=2
+    SIZES["small"],
+    clips=4,
+    pairs=8,
+    held_out=4,
+    frames=5,
+    dim=32,
+    layers=2,
+    heads=2,
+    base_batch=2,
+    base_steps=4,
+    batch=2,
+    steps=2,
+    sampling_steps=2,
 )
 
 
 @pytest.mark.slow
-@pytest.mark.ray
 def test_every_variant_is_trained_read_and_shown_and_seeds_can_be_added(tmp_path: Path) -> None:
     told: list[str] = []
     one = Experiment(tmp_path, "tiny", SIZE, range(1), told.append).run()
-    names = [*(variant.name for variant in VARIANTS), REAL, EXCHANGED, OTHERS]
+    names = [*(variant.name for variant in VARIANTS), WORDS, OTHER_WORDS, REAL, EXCHANGED, OTHERS]
     assert [row.name for row in one.rows] == names and one.rows[0].runs == 1
     assert one.row(REAL).share("binding").value > 0.8 > 0.2 > one.row(EXCHANGED).share("binding").value
     assert one.row(REAL).share("background").value > 0.9
@@ -33,7 +44,7 @@ def test_every_variant_is_trained_read_and_shown_and_seeds_can_be_added(tmp_path
     assert table(one).row_count == len(names)
 
     made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("pictures/*/*.png")}
-    assert len(made) == len(VARIANTS) * SIZE.held_out
+    assert len(made) == (len(VARIANTS) + 2) * SIZE.held_out
     told.clear()
     two = Experiment(tmp_path, "tiny", SIZE, range(2), told.append).run()
     assert len(told) == 2 * len(VARIANTS), "a line when trained and one when read, of the second seed's runs alone"

@@ -12,20 +12,23 @@ import pytest
 from dataengine.lumosx.text import open_tokenizer
 from dataengine.world.ablation import (
     ARC_SIM,
+    BASE,
     HELD_OUT,
     SIZES,
     TRAINING,
     VARIANTS,
     Asked,
     Size,
+    captioned_clips,
     held_out,
     settings,
     stage,
     training_samples,
 )
-from dataengine.world.cast import GARMENTS
+from dataengine.world.cast import COLOURS, GARMENTS
+from dataengine.world.wording import SIDES
 
-TINY = replace(SIZES["small"], pairs=6, held_out=4, frames=1)
+TINY = replace(SIZES["small"], clips=4, pairs=8, held_out=8)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def test_each_variant_has_the_parts_of_the_one_before_and_one_more() -> None:
 
 
 def test_runs_of_a_seed_differ_in_the_relational_parts_alone() -> None:
-    found = [settings(TINY, v, 1, base=Path("base.safetensors"), stored="s").model_dump() for v in VARIANTS]
+    found = [settings(TINY, v, 1, base=Path("base.safetensors")).model_dump() for v in VARIANTS]
     models = [run.pop("model") for run in found]
     assert all(run == found[0] for run in found)
     switches = ("r2pe", "csam", "mcam_ratio")
@@ -52,7 +55,7 @@ def test_runs_of_a_seed_differ_in_the_relational_parts_alone() -> None:
 
 
 def test_the_base_has_no_relational_part_and_begins_from_nothing() -> None:
-    base = settings(TINY, VARIANTS[0], 0, base=None, stored=None)
+    base = settings(TINY, VARIANTS[0], 0, base=None)
     assert base.model.init is None and not base.model.r2pe and not base.model.csam and base.model.mcam_ratio == 0
 
 
@@ -72,17 +75,51 @@ def test_training_pairs_show_two_and_three_people_in_what_they_wear() -> None:
     assert [dict(sample.members) for sample in again] == [dict(sample.members) for sample in made[:2]]
 
 
-def test_the_number_of_references_does_not_tell_whose_they_are() -> None:
-    people = [a.person for number in range(200) for a in stage(TRAINING, number).shots[0].actors]
-    assert 0.4 < np.mean([bool(person.accessories) for person in people]) < 0.6
-    for number in range(40):
+def test_neither_number_nor_order_of_references_tells_whose_they_are() -> None:
+    shots = [stage(TRAINING, number).shots[0] for number in range(200)]
+    assert 0.4 < np.mean([bool(a.person.accessories) for shot in shots for a in shot.actors]) < 0.6
+    of_two = [shot.caption.order for shot in shots if len(shot.actors) == 2]
+    assert 0.35 < np.mean([order == (0, 1) for order in of_two]) < 0.65
+    assert len({shot.caption.order for shot in shots if len(shot.actors) == 3}) == 6
+    for shot in shots:
+        people = len(shot.actors)
+        assert [actor.x for actor in shot.actors] == [(i + 0.5) / people for i in range(people)]
+
+
+def test_captions_name_people_from_left_to_right_and_their_side() -> None:
+    for number in range(20):
         shot = stage(TRAINING, number).shots[0]
-        assert shot.caption.order == tuple(range(2 + number % 2))
-        assert [actor.x for actor in shot.actors] == [(i + 0.5) / (2 + number % 2) for i in range(2 + number % 2)]
+        sides = [named.noun.text.split()[-1] for named in shot.caption.people]
+        assert [sides[shot.caption.order.index(i)] for i in range(len(sides))] == list(SIDES[len(sides)])
+        starts = [shot.caption.people[shot.caption.order.index(i)].noun.span for i in range(len(sides))]
+        assert starts == sorted(starts)
+
+
+def test_every_other_two_pairs_tell_no_colour_and_keep_their_ties() -> None:
+    made = list(training_samples(TINY))
+    told = [any(f" {colour} " in sample.pair.caption for colour in COLOURS) for sample in made]
+    assert told == [True, True, False, False] * 2
+    for number, sample in enumerate(made):
+        full = stage(TRAINING, number).shots[0].caption
+        for subject, named in zip(sample.pair.subjects, full.people, strict=True):
+            assert subject.face.phrase.text == named.noun.text
+            for attribute, phrase in zip(subject.attributes, named.attributes, strict=True):
+                _, _, rest = phrase.text.partition(" ")
+                assert attribute.phrase.text == (phrase.text if told[number] else rest)
+                assert attribute.phrase.span is not None
+                assert attribute.phrase.span.of(sample.pair.caption) == attribute.phrase.text
+
+
+def test_the_base_learns_from_words_alone_that_name_colours() -> None:
+    clips = list(captioned_clips(TINY))
+    assert len(clips) == TINY.clips
+    assert all(any(f" {colour} " in clip.pair.caption for colour in COLOURS) for clip in clips)
+    base, variant = settings(TINY, VARIANTS[0], 0, base=None), settings(TINY, VARIANTS[0], 0, base=Path("base"))
+    assert (base.data.reference_dropout, variant.data.reference_dropout) == (1, 0)
 
 
 def test_held_out_pairs_are_of_two_and_of_three_and_in_no_training_pair(asked: list[Asked]) -> None:
-    assert sorted(one.subjects for one in asked) == [2, 2, 3, 3]
+    assert sorted(one.subjects for one in asked) == [2, 2, 2, 2, 3, 3, 3, 3]
     trained = {sample.pair.clip.source_id for sample in training_samples(TINY)}
     for one in asked:
         assert one.sample.pair.split == "val" and one.sample.pair.clip.source_id not in trained
@@ -106,7 +143,7 @@ def test_the_large_size_is_larger() -> None:
 
 def test_no_caption_is_cut() -> None:
     tokenizer = open_tokenizer("minilm")
-    limit = settings(TINY, VARIANTS[0], 0, base=None, stored=None).text.max_tokens
-    for seed in (TRAINING, HELD_OUT):
+    limit = settings(TINY, VARIANTS[0], 0, base=None).text.max_tokens
+    for seed in (BASE, TRAINING, HELD_OUT):
         captions = [stage(seed, number).shots[0].caption.text for number in range(600)]
         assert max(len(tokenizer(text)["input_ids"]) for text in captions) <= limit

@@ -7,15 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dataengine.world import ablation_reading
 from dataengine.world.ablation import SIZES, Asked, held_out
-from dataengine.world.ablation_reading import SAME_COLOUR, Reading, are_distinct, read
+from dataengine.world.ablation_reading import SAME_COLOUR, Colours, Reading, are_distinct
+from dataengine.world.drawing import Image
 
-SIZE = replace(SIZES["small"], held_out=12, height=96, width=160, frames=1)
+SIZE = replace(SIZES["small"], held_out=12, height=96, width=160)
 
 
 @pytest.fixture(scope="module")
 def asked() -> list[Asked]:
     return held_out(SIZE)
+
+
+def read(picture: Image, expected: Colours, background: Image) -> Reading:
+    return ablation_reading.read(picture, expected, background, colours_told=True)
 
 
 def share(found: list[Reading], name: str) -> float:
@@ -24,7 +30,7 @@ def share(found: list[Reading], name: str) -> float:
 
 def test_true_pictures_are_read_right(asked: list[Asked]) -> None:
     found = [read(one.true, one.expected, one.background) for one in asked]
-    for name in ("bound", "shown", "faces", "garments"):
+    for name in ("bound", "placed", "shown", "faces", "garments"):
         assert share(found, name) >= 0.95
     assert min(reading.background for reading in found) > 0.9
 
@@ -39,6 +45,7 @@ def test_it_does_not_matter_who_stands_where(asked: list[Asked]) -> None:
     """The mirrored picture has everybody on the other side."""
     mirrored = [read(one.true[:, ::-1].copy(), one.expected, one.background) for one in asked]
     assert share(mirrored, "bound") >= 0.95 and share(mirrored, "shown") >= 0.95
+    assert share(mirrored, "placed") == pytest.approx(0.2, abs=0.02), "only who stands in the middle of three"
     others = [read(one.true, one.expected[::-1].copy(), one.background) for one in asked]
     assert share(others, "bound") >= 0.95, "nor in which order subjects come"
 
