@@ -19,7 +19,7 @@ from dataengine.lumosx.codec import Codec, to_frames, to_pixels
 from dataengine.lumosx.components import best_device, open_codec, open_text
 from dataengine.lumosx.data import ExampleMaker
 from dataengine.lumosx.sampling import ClipGenerator
-from dataengine.lumosx.settings import TrainSettings
+from dataengine.lumosx.settings import CodecSettings
 from dataengine.lumosx.trained import read_trained
 from dataengine.lumosx.trainer import CHECKPOINTS, train
 from dataengine.lumosx.transformer import DiT
@@ -30,11 +30,13 @@ from dataengine.store import Store
 from dataengine.world.ablation import (
     VARIANTS,
     Asked,
+    Course,
     Size,
     Variant,
     captioned_clips,
     held_out,
     settings,
+    single_references,
     training_samples,
 )
 from dataengine.world.ablation_picture import Line, Tile, grid, webp
@@ -45,8 +47,8 @@ from dataengine.world.pairs import write_samples
 
 REAL, EXCHANGED, OTHERS = "true pictures", "garments exchanged", "another pair's picture"
 """Rows that tell whether the measure works: what is best, what is worst, and chance."""
-WORDS, OTHER_WORDS = "base: its words", "base: another pair's words"
-"""Rows that tell whether the base reads: what it makes of captions that name colours."""
+TOLD, OTHERS_TOLD = "words alone", "another pair's words"
+"""Rows that tell whether the base reads: what it makes of captions that name colours, before it sees a reference."""
 _TOGETHER = 20
 """Pairs that are sampled in one batch."""
 _SHOWN = 4
@@ -57,7 +59,8 @@ class Experiment:
     """An ablation in a folder. Whatever is finished there is not done again, so that it goes on where it stopped.
 
     Attributes:
-        folder: `words/` and `pairs/` the datasets, `runs/`, and by run `readings/NAME.json`, `pictures/NAME/KEY.png`.
+        folder: `words/`, `single/`, `pairs/` the datasets, `runs/`, by run `readings/NAME.json` and
+            `pictures/NAME/KEY.png`.
     """
 
     def __init__(self, folder: Path, name: str, size: Size, seeds: Sequence[int], say: Callable[[str], None]) -> None:
@@ -67,13 +70,14 @@ class Experiment:
     def run(self) -> Ablation:
         """Everything that is not done yet, and the result: `ablation.json` and `ablation.webp` too."""
         self._prepare()
-        base = self._train("base", VARIANTS[0], 0, None)
-        self._read_base()
+        words = self._train("words", "words", VARIANTS[0], 0, None)
+        self._read_words()
+        base = self._train("base", "single", VARIANTS[0], 0, words)
         for seed in self.seeds:
             for variant in VARIANTS:
                 name = f"{variant.name}-{seed}"
                 if not self._readings(name).exists():
-                    self._train(name, variant, seed, base)
+                    self._train(name, "pairs", variant, seed, base)
                     with self._timed(f"generate {name}"):
                         self._generate(name, name)
                         found = self._read(name)
@@ -88,6 +92,7 @@ class Experiment:
     def _prepare(self) -> None:
         self.asked = held_out(self.size)
         self._make("words", captioned_clips(self.size))
+        self._make("single", single_references(self.size))
         self._make("pairs", (*training_samples(self.size), *(asked.sample for asked in self.asked)))
 
     def _make(self, name: str, samples: Iterable[Sample]) -> None:
@@ -97,15 +102,15 @@ class Experiment:
                 made = write_samples(place, samples)
             self._say(f"{name}: {made} samples")
 
-    def _train(self, name: str, variant: Variant, seed: int, base: Path | None) -> Path:
+    def _train(self, name: str, course: Course, variant: Variant, seed: int, base: Path | None) -> Path:
         """Train, or go on, and return the averaged weights."""
         run = self.folder / "runs" / name
-        wanted = self._settings(variant, seed, base)
+        wanted = settings(self.size, course, variant, seed, base=base)
         newest = checkpoint.found(run / CHECKPOINTS) if (run / CHECKPOINTS).exists() else []
         if not newest or checkpoint.read_progress(newest[0]).step < wanted.steps:
             started = time.monotonic()
             with self._timed(f"train {name}"):
-                result = train(Store.at(self.folder / ("words" if base is None else "pairs")).uri, run, wanted)
+                result = train(Store.at(self.folder / course).uri, run, wanted)
             assert result is not None, "one rank"
             losses = ", ".join(f"{clips} {loss:.3f}" for clips, loss in result.after.items())
             self._say(f"{name}: {wanted.steps} steps in {time.monotonic() - started:.0f} s; loss on {losses}")
@@ -137,14 +142,14 @@ class Experiment:
             for example, frames in zip(part, generator.generate_together(part, trained.settings.sampling), strict=True):
                 PilImage.fromarray(frames[len(frames) // 2]).save(folder / f"{example.key}.png")
 
-    def _read_base(self) -> None:
+    def _read_words(self) -> None:
         """What the base makes of captions alone, and of those of other pairs with as many people."""
         told = {asked.sample.pair.key: asked.words for asked in self.asked}
         others = {one.sample.pair.key: other.words for one, other in self._followed()}
-        for name, captions in ((WORDS, told), (OTHER_WORDS, others)):
+        for name, captions in ((TOLD, told), (OTHERS_TOLD, others)):
             if not self._readings(name).exists():
                 with self._timed(name):
-                    self._generate(name, "base", captions)
+                    self._generate(name, "words", captions)
                     self._read(name)
 
     def _read(self, name: str) -> list[Reading]:
@@ -161,21 +166,21 @@ class Experiment:
             Readings(variant.name, True, [self._stored(f"{variant.name}-{seed}") for seed in self.seeds])
             for variant in VARIANTS
         ]
-        rows += [Readings(name, False, [self._stored(name)]) for name in (WORDS, OTHER_WORDS)]
+        rows += [Readings(name, False, [self._stored(name)]) for name in (TOLD, OTHERS_TOLD)]
         rows += [Readings(name, False, [readings]) for name, readings in self._controls()]
         spent = sum(float(file.read_text()) for file in (self.folder / "cpu").iterdir())
         return summed_up(
             rows,
             size=self.name,
             seeds=self.seeds,
-            base_steps=self.size.base_steps,
+            base_steps=self.size.words_steps + self.size.single_steps,
             steps=self.size.steps,
             cpu_minutes=spent / 60,
         )
 
     def _controls(self) -> Iterator[tuple[str, list[Reading]]]:
         """What the measure says of pictures that are known, seen through the codec as generated ones are."""
-        codec = open_codec(self._settings(VARIANTS[0], 0, None).codec, "cpu")
+        codec = open_codec(CodecSettings(), "cpu")
         true = {asked.sample.pair.key: _coded(codec, asked.true) for asked in self.asked}
         yield REAL, [_reading(true[asked.sample.pair.key], asked) for asked in self.asked]
         yield EXCHANGED, [_reading(_coded(codec, asked.exchanged), asked) for asked in self.asked]
@@ -200,9 +205,6 @@ class Experiment:
         return grid(["true", *(variant.name for variant in VARIANTS)], lines)
 
     # --- Files --------------------------------------------------------------------------------------------------------
-
-    def _settings(self, variant: Variant, seed: int, base: Path | None) -> TrainSettings:
-        return settings(self.size, variant, seed, base=base)
 
     def _readings(self, name: str) -> Path:
         return self.folder / "readings" / f"{name}.json"

@@ -99,7 +99,6 @@ def ablate(
     output: Annotated[Path, typer.Option(help="Folder of the experiment; an earlier one goes on where it stopped.")],
     size: Annotated[str, typer.Option(help="small: an hour of one CPU core; large: a GPU.")] = "small",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 3,
-    base_steps: Annotated[int, typer.Option(min=0, help="Of the base; 0: as the size has it.")] = 0,
     steps: Annotated[int, typer.Option(min=0, help="Of every variant; 0: as the size has it.")] = 0,
 ) -> None:
     """Train a small DiT with and without each relational part, and measure who wears what in what they generate.
@@ -116,7 +115,7 @@ def ablate(
     if size not in SIZES:
         raise typer.BadParameter(f"choose {' or '.join(SIZES)}", param_hint="--size")
     chosen = SIZES[size]
-    chosen = replace(chosen, base_steps=base_steps or chosen.base_steps, steps=steps or chosen.steps)
+    chosen = replace(chosen, steps=steps or chosen.steps)
     with explained():
         found = Experiment(output, size, chosen, range(seeds), _say).run()
     console.print(table(found))

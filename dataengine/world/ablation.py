@@ -1,8 +1,8 @@
 """The binding ablation: the same small DiT trained with and without each of LumosX's relational parts.
 
-As in the paper, a base that knows words alone is trained first (there: Wan2.1); every variant starts from it, learns
-references in equal steps over equal data, and generates held-out pairs of two and three people, which are read by
-`ablation_reading`.
+As in the paper, a base is trained first (there: Wan2.1): on words, then on one reference at a time, which all variants
+place alike. Every variant starts from it, learns what belongs together in equal steps over equal data, and generates
+held-out pairs of two and three people, which are read by `ablation_reading`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -31,8 +31,10 @@ from dataengine.world.script import FPS, Actor, Script, Shot
 from dataengine.world.things import PLACES, Place
 from dataengine.world.wording import SIDES, Caption, Named
 
-BASE, TRAINING, HELD_OUT = 76, 77, 78
+SINGLE, WORDS, TRAINING, HELD_OUT = 75, 76, 77, 78
 """Seeds of the stages that the base is trained on, that the variants are, and that is measured on."""
+Course = Literal["words", "single", "pairs"]
+"""What a run learns from: captions alone; one reference at a time; pairs. The first two make the base."""
 _FRAMES = 48
 
 
@@ -64,10 +66,10 @@ class Size:
     """How much is trained and measured.
 
     Attributes:
-        clips: with captions, to train the base on. pairs: to train variants on. held_out: to measure on, half of them
-            of two people, half of three.
+        clips: to train the base on, of each of its courses. pairs: to train variants on. held_out: to measure on, half
+            of them of two people, half of three.
         height, width, frames: of a clip.
-        base_batch, base_steps: of the base. batch, steps: of every variant.
+        base_batch, words_steps, single_steps: of the base. batch, steps: of every variant.
         sampling_steps: of the sampler; there is no guidance.
     """
 
@@ -81,7 +83,8 @@ class Size:
     heads: int
     layers: int
     base_batch: int
-    base_steps: int
+    words_steps: int
+    single_steps: int
     base_lr: float
     batch: int
     steps: int
@@ -90,16 +93,16 @@ class Size:
 
 
 SIZES: Mapping[str, Size] = {
-    "small": Size(800, 400, 100, 48, 80, 1, 128, 4, 3, 16, 1000, 3e-3, 8, 300, 3e-3, 8),
-    "large": Size(20_000, 20_000, 400, 96, 160, 5, 512, 8, 12, 128, 10_000, 4e-4, 64, 4_000, 2e-4, 20),
+    "small": Size(800, 400, 100, 48, 80, 1, 128, 4, 3, 16, 1000, 800, 3e-3, 8, 200, 3e-3, 8),
+    "large": Size(20_000, 20_000, 400, 96, 160, 5, 512, 8, 12, 128, 10_000, 5_000, 4e-4, 64, 4_000, 2e-4, 20),
 }
 
 
-def settings(size: Size, variant: Variant, seed: int, *, base: Path | None) -> TrainSettings:
-    """Of a variant's run; without `base`, the weights to start from, of the run that makes them."""
-    first = base is None
-    steps = size.base_steps if first else size.steps
-    batch = size.base_batch if first else size.batch
+def settings(size: Size, course: Course, variant: Variant, seed: int, *, base: Path | None) -> TrainSettings:
+    """Of a run from the weights of `base`, or from nothing."""
+    pairs = course == "pairs"
+    steps = {"words": size.words_steps, "single": size.single_steps, "pairs": size.steps}[course]
+    batch = size.batch if pairs else size.base_batch
     chosen: dict[str, Any] = {
         "seed": seed,
         "steps": steps,
@@ -125,14 +128,13 @@ def settings(size: Size, variant: Variant, seed: int, *, base: Path | None) -> T
             "fps": FPS,
             "body_share": 0,
             "text_dropout": 0,
-            "reference_dropout": 1 if first else 0,
+            "reference_dropout": 1 if course == "words" else 0,
         },
         "optimizer": {
-            "lr": size.base_lr if first else size.lr,
+            "lr": size.lr if pairs else size.base_lr,
             "warmup_steps": max(1, steps // 10),
             "ema_decay": 0.98,
-            # A base can be stopped, or go on, at any step.
-            "schedule": "constant" if first else "cosine",
+            "schedule": "cosine" if pairs else "constant",
         },
         "validation": {"every_steps": steps, "samples": batch},
         "checkpoint": {"every_steps": min(steps, 200), "keep": 1},
@@ -170,7 +172,21 @@ class Asked:
 
 def captioned_clips(size: Size) -> Iterator[Sample]:
     """What the base learns words from: clips of two and of three people by turns, captions with colours."""
-    return (_sample(stage(BASE, number), size, "train") for number in range(size.clips))
+    return (_sample(stage(WORDS, number), size, "train") for number in range(size.clips))
+
+
+def single_references(size: Size) -> Iterator[Sample]:
+    """What the base learns to look at a reference from: a person alone, by turns with a face or a garment to look at.
+
+    One reference has the next time index and no offset under every variant, so none has an advantage from it.
+    """
+    for number in range(size.clips):
+        told = _of_references(_sample(_alone(number), size, "train"))
+        (subject,) = told.pair.subjects
+        garment = subject.attributes[0].model_copy(update={"entity": subject.face.entity, "kind": subject.face.kind})
+        shown = subject.model_copy(update={"face": garment if number % 2 else subject.face, "attributes": ()})
+        pair = told.pair.model_copy(update={"subjects": (shown,)})
+        yield Sample(pair, _members(pair, told.members))
 
 
 def training_samples(size: Size) -> Iterator[Sample]:
@@ -204,28 +220,34 @@ def stage(seed: int, number: int) -> Script:
     """
     draw = np.random.default_rng((seed, number))
     people = 2 + number % 2
-    actors = tuple(
-        Actor(
-            person=_dressed(int(who), draw),
-            x=(i + 0.5) / people,
-            y=TOP,
-            head=HEAD,
-            speed=0,
-            phase=0,
-            bag_side=1,
-        )
-        for i, who in enumerate(draw.choice(CAST, size=people, replace=False))
-    )
+    who = draw.choice(CAST, size=people, replace=False)
+    actors = [_actor(_dressed(int(one), draw), (i + 0.5) / people) for i, one in enumerate(who)]
     place = PLACES[int(draw.integers(len(PLACES)))]
+    return _script(seed, number, actors, place, SIDES[people])
+
+
+def _alone(number: int) -> Script:
+    """One of the people that a stage has, where it stands there."""
+    shot = stage(SINGLE, number).shots[0]
+    people = len(shot.actors)
+    who = int(np.random.default_rng((SINGLE, number, 1)).integers(people))
+    return _script(SINGLE, number, [shot.actors[who]], shot.place, [SIDES[people][who]])
+
+
+def _actor(person: Person, x: float) -> Actor:
+    return Actor(person=person, x=x, y=TOP, head=HEAD, speed=0, phase=0, bag_side=1)
+
+
+def _script(seed: int, number: int, actors: Sequence[Actor], place: Place, sides: Sequence[str]) -> Script:
     shot = Shot(
         frames=_FRAMES,
         dissolve=0,
         place=place,
         place_seed=0,
-        actors=actors,
-        depth=tuple(range(people)),
+        actors=tuple(actors),
+        depth=tuple(range(len(actors))),
         objects=(),
-        caption=_told([actor.person for actor in actors], place),
+        caption=_told([actor.person for actor in actors], place, sides),
         hard=(),
     )
     return Script(seed=seed, number=number, shots=(shot,))
@@ -237,11 +259,11 @@ def _dressed(who: int, draw: np.random.Generator) -> Person:
     return person.model_copy(update={"accessories": (scarf,) if draw.random() < 0.5 else ()})
 
 
-def _told(people: Sequence[Person], place: Place) -> Caption:
+def _told(people: Sequence[Person], place: Place, sides: Sequence[str]) -> Caption:
     """Who stands where in what. No article stands before a colour, so that it can be left out."""
     text = Writer()
     named: list[Named] = []
-    for number, (person, side) in enumerate(zip(people, SIDES[len(people)], strict=True)):
+    for number, (person, side) in enumerate(zip(people, sides, strict=True)):
         text.add(", a " if number else "A ")
         noun = text.phrase(f"{person.identity.noun} {'in' if side == 'middle' else 'on'} the {side}")
         owner = "his" if person.identity.noun == "man" else "her"
@@ -289,11 +311,11 @@ def without_colours(pair: Pair) -> Pair:
 
 
 def _sample(made: Script, size: Size, split: str) -> Sample:
-    """The pair with faces and what is worn as its references."""
+    """The pair with faces and what is worn as its references; its place is told by words."""
     found = sample(VideoTruth.of(made), 0, frames=size.frames)
     assert found is not None, "all of a stage is in view"
     subjects = tuple(subject.model_copy(update={"body": None}) for subject in found.pair.subjects)
-    pair = found.pair.model_copy(update={"split": split, "subjects": subjects, "relations": ()})
+    pair = found.pair.model_copy(update={"split": split, "subjects": subjects, "background": None, "relations": ()})
     return Sample(pair, _members(pair, found.members))
 
 
