@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataengine.world.ablation import SIZES, VARIANTS
 from dataengine.world.ablation_result import Ablation
-from pipelines.ablation import EXCHANGED, OTHER_WORDS, OTHERS, REAL, WORDS, Experiment, table
+from pipelines.ablation import EXCHANGED, OTHERS, OTHERS_TOLD, REAL, TOLD, Experiment, table
 
 SIZE = replace(
     SIZES["small"],
@@ -23,7 +23,8 @@ SIZE = replace(
     layers=2,
     heads=2,
     base_batch=2,
-    base_steps=4,
+    words_steps=4,
+    single_steps=2,
     batch=2,
     steps=2,
     sampling_steps=2,
@@ -34,7 +35,7 @@ SIZE = replace(
 def test_every_variant_is_trained_read_and_shown_and_seeds_can_be_added(tmp_path: Path) -> None:
     told: list[str] = []
     one = Experiment(tmp_path, "tiny", SIZE, range(1), told.append).run()
-    names = [*(variant.name for variant in VARIANTS), WORDS, OTHER_WORDS, REAL, EXCHANGED, OTHERS]
+    names = [*(variant.name for variant in VARIANTS), TOLD, OTHERS_TOLD, REAL, EXCHANGED, OTHERS]
     assert [row.name for row in one.rows] == names and one.rows[0].runs == 1
     assert one.row(REAL).share("binding").value > 0.8 > 0.2 > one.row(EXCHANGED).share("binding").value
     assert one.row(REAL).share("background").value > 0.9

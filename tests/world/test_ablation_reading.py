@@ -7,10 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dataengine.world import ablation_reading
 from dataengine.world.ablation import SIZES, Asked, held_out
-from dataengine.world.ablation_reading import SAME_COLOUR, Colours, Reading, are_distinct
-from dataengine.world.drawing import Image
+from dataengine.world.ablation_reading import SAME_COLOUR, Reading, are_distinct, read
 
 SIZE = replace(SIZES["small"], held_out=12, height=96, width=160)
 
@@ -18,10 +16,6 @@ SIZE = replace(SIZES["small"], held_out=12, height=96, width=160)
 @pytest.fixture(scope="module")
 def asked() -> list[Asked]:
     return held_out(SIZE)
-
-
-def read(picture: Image, expected: Colours, background: Image) -> Reading:
-    return ablation_reading.read(picture, expected, background, colours_told=True)
 
 
 def share(found: list[Reading], name: str) -> float:
