@@ -16,14 +16,12 @@ from rich.table import Table
 
 from dataengine.lumosx import checkpoint
 from dataengine.lumosx.codec import Codec, to_frames, to_pixels
-from dataengine.lumosx.components import best_device, open_codec, open_text
-from dataengine.lumosx.data import ExampleMaker
+from dataengine.lumosx.components import open_codec
+from dataengine.lumosx.data import Example, ExampleMaker
 from dataengine.lumosx.sampling import ClipGenerator
 from dataengine.lumosx.settings import CodecSettings
-from dataengine.lumosx.trained import read_trained
+from dataengine.lumosx.trained import Trained, read_trained
 from dataengine.lumosx.trainer import CHECKPOINTS, train
-from dataengine.lumosx.transformer import DiT
-from dataengine.lumosx.weights import load_into
 from dataengine.shards.index import INDEX
 from dataengine.shards.reader import PairDataset, Sample
 from dataengine.store import Store
@@ -40,6 +38,7 @@ from dataengine.world.ablation import (
     training_samples,
 )
 from dataengine.world.ablation_picture import Line, Tile, grid, webp
+from dataengine.world.ablation_preference import rises
 from dataengine.world.ablation_reading import Reading, read
 from dataengine.world.ablation_result import Ablation, Readings, summed_up
 from dataengine.world.drawing import Image
@@ -59,8 +58,8 @@ class Experiment:
     """An ablation in a folder. Whatever is finished there is not done again, so that it goes on where it stopped.
 
     Attributes:
-        folder: `words/`, `single/`, `pairs/` the datasets, `runs/`, by run `readings/NAME.json` and
-            `pictures/NAME/KEY.png`.
+        folder: `words/`, `single/`, `pairs/` the datasets, `runs/`, by run `readings/NAME.json`, `rises/NAME.json`
+            and `pictures/NAME/KEY.png`.
     """
 
     def __init__(self, folder: Path, name: str, size: Size, seeds: Sequence[int], say: Callable[[str], None]) -> None:
@@ -82,6 +81,9 @@ class Experiment:
                         self._generate(name, name)
                         found = self._read(name)
                     self._say(f"{name}: {_told(found)}")
+                if not self._rises(name).exists():
+                    with self._timed(f"prefer {name}"):
+                        self._prefer(name)
         result = self._result()
         (self.folder / "ablation.json").write_text(result.to_json() + "\n", encoding="utf-8")
         (self.folder / "ablation.webp").write_bytes(webp(self._grid()))
@@ -125,22 +127,32 @@ class Experiment:
             words: captions by key instead of the pairs' own, for the base, which is shown no reference.
         """
         trained = read_trained(self.folder / "runs" / run)
-        device = best_device()
-        model = DiT(trained.config)
-        load_into(model, trained.weights)
-        text, codec = open_text(trained.settings.text, device), open_codec(trained.settings.codec, device)
-        generator = ClipGenerator(model.to(device), codec, text)
-        data = PairDataset(Store.at(self.folder / "pairs"), "val")
-        maker = ExampleMaker(data, trained.settings.data, seed=0)
+        generator = ClipGenerator.of(trained)
         folder = self.folder / "pictures" / name
         folder.mkdir(parents=True, exist_ok=True)
-        examples = [maker.plain(index) for index in range(len(data))]
+        examples = self._examples(trained)
         if words is not None:
             examples = [replace(example, caption=words[example.key]) for example in examples]
-        for start in range(0, len(data), _TOGETHER):
-            part = examples[start : start + _TOGETHER]
+        for part in _batches(examples):
             for example, frames in zip(part, generator.generate_together(part, trained.settings.sampling), strict=True):
                 PilImage.fromarray(frames[len(frames) // 2]).save(folder / f"{example.key}.png")
+
+    def _prefer(self, name: str) -> None:
+        """Ask a variant whose face is whose; see `ablation_preference`."""
+        trained = read_trained(self.folder / "runs" / name)
+        generator = ClipGenerator.of(trained)
+        found: dict[str, float] = {}
+        for part in _batches(self._examples(trained)):
+            found.update(zip((e.key for e in part), rises(generator.model, generator.encoder, part), strict=True))
+        file = self._rises(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+    def _examples(self, trained: Trained) -> list[Example]:
+        """The held-out pairs as a run is shown them, in order."""
+        data = PairDataset(Store.at(self.folder / "pairs"), "val")
+        maker = ExampleMaker(data, trained.settings.data, seed=0)
+        return [maker.plain(index) for index in range(len(data))]
 
     def _read_words(self) -> None:
         """What the base makes of captions alone, and of those of other pairs with as many people."""
@@ -209,8 +221,17 @@ class Experiment:
     def _readings(self, name: str) -> Path:
         return self.folder / "readings" / f"{name}.json"
 
+    def _rises(self, name: str) -> Path:
+        return self.folder / "rises" / f"{name}.json"
+
     def _stored(self, name: str) -> list[Reading]:
-        return [Reading(**values) for values in json.loads(self._readings(name).read_text(encoding="utf-8"))]
+        """A run's readings, with what it was asked of faces where it is a variant's."""
+        found = [Reading(**values) for values in json.loads(self._readings(name).read_text(encoding="utf-8"))]
+        if not self._rises(name).exists():
+            return found
+        told = json.loads(self._rises(name).read_text(encoding="utf-8"))
+        keys = (asked.sample.pair.key for asked in self.asked)
+        return [replace(reading, rise=told[key]) for reading, key in zip(found, keys, strict=True)]
 
     def _picture(self, name: str, asked: Asked) -> Image:
         with PilImage.open(self.folder / "pictures" / name / f"{asked.sample.pair.key}.png") as image:
@@ -228,6 +249,10 @@ class Experiment:
 
 def _reading(picture: Image, asked: Asked) -> Reading:
     return read(picture, asked.expected, asked.background)
+
+
+def _batches(examples: list[Example]) -> Iterator[list[Example]]:
+    return (examples[start : start + _TOGETHER] for start in range(0, len(examples), _TOGETHER))
 
 
 def _coded(codec: Codec, picture: Image) -> Image:

@@ -62,6 +62,7 @@ class Reading:
         shown: subjects that some figure shows with face and garment within `SAME_COLOUR`, of N.
         faces, garments: subjects whose face (garment) some figure shows within `SAME_COLOUR`, of N.
         background: pixels outside the figures that are the true background's, as a share.
+        rise: of the model's loss when faces are exchanged; see `ablation_preference`. None: no model was asked.
     """
 
     subjects: int
@@ -71,6 +72,7 @@ class Reading:
     faces: int
     garments: int
     background: float
+    rise: float | None = None
 
 
 def read(picture: Image, expected: Colours, background: Image) -> Reading:

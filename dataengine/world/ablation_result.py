@@ -19,11 +19,15 @@ from dataengine.world.ablation_reading import Reading
 RESAMPLES = 4000
 LEVEL = 0.95
 
-Measure = Literal["binding", "of two", "of three", "placed", "shown", "identity", "garments", "background"]
+Measure = Literal[
+    "binding", "of two", "of three", "preferred", "rise", "placed", "shown", "identity", "garments", "background"
+]
 _MEASURES: Mapping[Measure, Callable[[Reading], tuple[float, float]]] = {
     "binding": lambda r: (r.bound, r.subjects),
     "of two": lambda r: (r.bound, r.subjects) if r.subjects == 2 else (0, 0),
     "of three": lambda r: (r.bound, r.subjects) if r.subjects == 3 else (0, 0),
+    "preferred": lambda r: (0, 0) if r.rise is None else (r.rise > 0, 1),
+    "rise": lambda r: (0, 0) if r.rise is None else (r.rise, 1),
     "placed": lambda r: (r.placed, r.subjects),
     "shown": lambda r: (r.shown, r.subjects),
     "identity": lambda r: (r.faces, r.subjects),

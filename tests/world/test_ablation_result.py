@@ -18,6 +18,7 @@ def reading(subjects: int, bound: int) -> Reading:
         faces=bound,
         garments=subjects,
         background=0.5,
+        rise=0.1 if bound else -0.3,
     )
 
 
@@ -36,6 +37,7 @@ def test_shares_are_of_people_and_by_their_number() -> None:
     assert row.runs == 3
     assert row.share("binding").value == pytest.approx((15 * 3 + 15) / (15 * 3 + 15 * 2))
     assert (row.share("of two").value, row.share("of three").value) == (0.5, 1.0)
+    assert row.share("preferred").value == 1 and row.share("rise").value == pytest.approx(0.1)
     assert row.share("placed").value == pytest.approx(30 / 75)
     assert row.share("garments").value == 1.0 and row.share("background").value == 0.5
 
