@@ -40,7 +40,7 @@ from dataengine.world.ablation import (
 from dataengine.world.ablation_picture import Line, Tile, grid, webp
 from dataengine.world.ablation_preference import rises
 from dataengine.world.ablation_reading import Reading, read
-from dataengine.world.ablation_result import Ablation, Readings, summed_up
+from dataengine.world.ablation_result import Ablation, Readings, Share, summed_up
 from dataengine.world.drawing import Image
 from dataengine.world.pairs import write_samples
 
@@ -277,6 +277,10 @@ def table(found: Ablation) -> Table:
     for measure in measures:
         shown.add_column(measure, justify="right")
     for row in found.rows:
-        cells = (f"{s.value:.2f} [{s.low:.2f}, {s.high:.2f}]" for s in row.shares)
-        shown.add_row(row.name, *cells)
+        shown.add_row(row.name, *map(_cell, row.shares))
     return shown
+
+
+def _cell(share: Share) -> str:
+    digits = 3 if share.measure == "rise" else 2
+    return f"{share.value:.{digits}f} [{share.low:.{digits}f}, {share.high:.{digits}f}]"

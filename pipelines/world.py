@@ -121,9 +121,10 @@ def ablate(
     console.print(table(found))
     for step in found.steps_between:
         change = f"{step.change:+.3f} [{step.low:+.3f}, {step.high:+.3f}]"
-        console.print(f"{step.before} → {step.after}: {change}", highlight=False)
+        console.print(f"{step.measure}, {step.before} → {step.after}: {change}", highlight=False)
     console.print(
-        f"rank correlation with the paper's ArcSim {found.rank_correlation:+.2f} · {found.cpu_minutes} CPU minutes · "
+        f"rank correlation with the paper's ArcSim: binding {found.rank_correlation:+.2f}, rise "
+        f"{found.rise_rank_correlation:+.2f} · {found.cpu_minutes} CPU minutes · "
         f"{output / 'ablation.json'}, {output / 'ablation.webp'}",
         highlight=False,
         soft_wrap=True,

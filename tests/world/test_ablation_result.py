@@ -62,7 +62,8 @@ def test_seeds_count_for_the_interval_as_pairs_do() -> None:
 
 def test_changes_are_within_the_same_pairs() -> None:
     found = made([0, 1, 1, 1, 3, 2])
-    change = {(step.before, step.after): step for step in found.steps_between}
+    change = {(step.before, step.after): step for step in found.steps_between if step.measure == "binding"}
+    assert len(found.steps_between) == 2 * len(change)
     assert change["+R2PE", "+CSAM"].change == change["+R2PE", "+CSAM"].low == change["+R2PE", "+CSAM"].high == 0
     gained = change["none", "+MCAM r=0.5"]
     assert gained.low > 0 and gained.change == pytest.approx(45 / 75)
