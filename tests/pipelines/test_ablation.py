@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,8 +38,11 @@ def test_every_variant_is_trained_read_and_shown_and_seeds_can_be_added(tmp_path
     one = Experiment(tmp_path, "tiny", SIZE, range(1), told.append).run()
     names = [*(variant.name for variant in VARIANTS), TOLD, OTHERS_TOLD, REAL, EXCHANGED, OTHERS]
     assert [row.name for row in one.rows] == names and one.rows[0].runs == 1
-    assert one.row(REAL).share("binding").value > 0.8 > 0.2 > one.row(EXCHANGED).share("binding").value
-    assert one.row(REAL).share("background").value > 0.9
+    assert one.row(REAL).share("binding").value > 0.7 > 0.3 > one.row(EXCHANGED).share("binding").value
+    asked = json.loads((tmp_path / "rises" / "none-0.json").read_text())
+    assert len(asked) == SIZE.held_out and any(asked.values())
+    assert one.row("none").share("preferred").value == np.mean([rise > 0 for rise in asked.values()])
+    assert one.row(REAL).share("background").value > 0.8
     assert Ablation.from_json((tmp_path / "ablation.json").read_text()) == one
     with Image.open(tmp_path / "ablation.webp") as sheet:
         assert sheet.width > 8 * 200
