@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from itertools import cycle
+from itertools import chain, cycle
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +95,7 @@ class Experiment:
         self.asked = held_out(self.size)
         self._make("words", captioned_clips(self.size))
         self._make("single", single_references(self.size))
-        self._make("pairs", (*training_samples(self.size), *(asked.sample for asked in self.asked)))
+        self._make("pairs", chain(training_samples(self.size), (asked.sample for asked in self.asked)))
 
     def _make(self, name: str, samples: Iterable[Sample]) -> None:
         place = Store.at(self.folder / name)
