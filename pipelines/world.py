@@ -124,9 +124,8 @@ def pairs(
 @world_app.command()
 def ablate(
     output: Annotated[Path, typer.Option(help="Folder of the experiment; an earlier one goes on where it stopped.")],
-    size: Annotated[str, typer.Option(help="small: an hour of one CPU core; large: a GPU.")] = "small",
+    size: Annotated[str, typer.Option(help="small: half an hour of one CPU core; large: a GPU.")] = "small",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 3,
-    base_steps: Annotated[int, typer.Option(min=0, help="Of the base; 0: as the size has it.")] = 0,
     steps: Annotated[int, typer.Option(min=0, help="Of every variant; 0: as the size has it.")] = 0,
 ) -> None:
     """Train a small DiT with and without each relational part, and measure who wears what in what they generate.
@@ -143,15 +142,16 @@ def ablate(
     if size not in SIZES:
         raise typer.BadParameter(f"choose {' or '.join(SIZES)}", param_hint="--size")
     chosen = SIZES[size]
-    chosen = replace(chosen, base_steps=base_steps or chosen.base_steps, steps=steps or chosen.steps)
+    chosen = replace(chosen, steps=steps or chosen.steps)
     with explained():
-        found = Experiment(output, size, chosen, range(seeds), _say).run(console)
+        found = Experiment(output, size, chosen, range(seeds), _say).run()
     console.print(table(found))
     for step in found.steps_between:
         change = f"{step.change:+.3f} [{step.low:+.3f}, {step.high:+.3f}]"
-        console.print(f"{step.before} → {step.after}: {change}", highlight=False)
+        console.print(f"{step.measure}, {step.before} → {step.after}: {change}", highlight=False)
     console.print(
-        f"rank correlation with the paper's ArcSim {found.rank_correlation:+.2f} · {found.cpu_minutes} CPU minutes · "
+        f"rank correlation with the paper's ArcSim: binding {found.rank_correlation:+.2f}, rise "
+        f"{found.rise_rank_correlation:+.2f} · {found.cpu_minutes} CPU minutes · "
         f"{output / 'ablation.json'}, {output / 'ablation.webp'}",
         highlight=False,
         soft_wrap=True,

@@ -238,6 +238,8 @@ class ExampleMaker:
     def plain(self, index: int, size: Size | None = None) -> Example:
         """The example without any random choice, decoded: for validation and sampling. None: in the first size.
 
+        Without references where training never shows one (`reference_dropout` of 1).
+
         Raises:
             SampleError, VideoError: the sample cannot be used.
         """
@@ -246,7 +248,7 @@ class ExampleMaker:
         pair = opened.pair
         start_s = window_start(pair.frames / pair.fps, size, self._settings)
         video = read_window(opened.mp4, size, self._settings.fps, start_s)
-        bindings, groups = bind(pair, bodies=False)
+        bindings, groups = bind(pair, bodies=False) if self._settings.reference_dropout < 1 else ((), 0)
         images = [letterbox(opened.references[b.entity], size.height, size.width) for b in bindings]
         return _example(index, pair, _Clip(video), bindings, groups, images, size, text_dropped=False)
 

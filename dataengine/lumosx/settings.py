@@ -104,7 +104,9 @@ class DataSettings(Settings):
         0.3, ge=0, le=1, description="samples with whole bodies for faces + attributes, where they have them"
     )
     text_dropout: float = Field(0.1, ge=0, lt=1, description="share of samples with the empty caption, for guidance")
-    reference_dropout: float = Field(0.0, ge=0, lt=1, description="share of samples without references")
+    reference_dropout: float = Field(
+        0.0, ge=0, le=1, description="share of samples without references; 1: words alone, in validation as well"
+    )
     flip_share: float = Field(
         0.0, ge=0, le=1, description="samples mirrored whole, clip and references; never where the caption has sides"
     )

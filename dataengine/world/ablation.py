@@ -1,37 +1,40 @@
 """The binding ablation: the same small DiT trained with and without each of LumosX's relational parts.
 
-As in the paper, a base without any of them is trained first (there: Wan2.1); every variant starts from it and takes
-equal steps over equal data. What they generate for held-out pairs of two and three people is read by
-`ablation_reading`.
+As in the paper, a base is trained first (there: Wan2.1): on words, then on one reference at a time, which all variants
+place alike. Every variant starts from it, learns what belongs together in equal steps over equal data, and generates
+held-out pairs of two and three people, which are read by `ablation_reading`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.lumosx.settings import TrainSettings
-from dataengine.records import Pair
+from dataengine.records import Pair, Phrase, Reference, Span
 from dataengine.shards.reader import Sample
+from dataengine.spans import Writer
 from dataengine.world import drawing
-from dataengine.world.ablation_reading import Colours, are_distinct, expected_colours
-from dataengine.world.cast import CAST, COLOURS, Accessory, Person, Worn, dressed, identity
+from dataengine.world.ablation_reading import HEAD, TOP, Colours, are_distinct, expected_colours
+from dataengine.world.cast import CAST, COLOURS, Person, Worn, dressed, identity
 from dataengine.world.drawing import Image
 from dataengine.world.make import VideoTruth
 from dataengine.world.pairs import empty, sample, window
 from dataengine.world.script import FPS, Actor, Script, Shot
 from dataengine.world.things import PLACES, Place
-from dataengine.world.wording import Caption, caption
+from dataengine.world.wording import SIDES, Caption, Named
 
-TRAINING, HELD_OUT = 77, 78
-"""Seeds of the stages that are trained and measured on."""
+SINGLE, WORDS, TRAINING, HELD_OUT = 75, 76, 77, 78
+"""Seeds of the stages that the base is trained on, that the variants are, and that is measured on."""
+Course = Literal["words", "single", "pairs"]
+"""What a run learns from: captions alone; one reference at a time; pairs. The first two make the base."""
 _FRAMES = 48
 
 
@@ -63,12 +66,14 @@ class Size:
     """How much is trained and measured.
 
     Attributes:
-        pairs: to train on. held_out: to measure on, half of them of two people, half of three.
+        clips: to train the base on, of each of its courses. pairs: to train variants on. held_out: to measure on, half
+            of them of two people, half of three.
         height, width, frames: of a clip.
-        base_steps, steps: of the base, and of every variant.
+        base_batch, words_steps, single_steps: of the base. batch, steps: of every variant.
         sampling_steps: of the sampler; there is no guidance.
     """
 
+    clips: int
     pairs: int
     held_out: int
     height: int
@@ -77,33 +82,31 @@ class Size:
     dim: int
     heads: int
     layers: int
-    batch: int
-    base_steps: int
-    steps: int
+    base_batch: int
+    words_steps: int
+    single_steps: int
     base_lr: float
+    batch: int
+    steps: int
     lr: float
     sampling_steps: int
 
 
 SIZES: Mapping[str, Size] = {
-    "small": Size(500, 100, 48, 80, 9, 160, 2, 3, 8, 1500, 250, 6e-3, 4e-3, 8),
-    "large": Size(20_000, 400, 96, 160, 17, 512, 8, 12, 64, 20_000, 4_000, 4e-4, 2e-4, 20),
+    "small": Size(800, 400, 100, 48, 80, 1, 128, 4, 3, 16, 1000, 800, 3e-3, 4, 300, 3e-3, 8),
+    "large": Size(20_000, 20_000, 400, 96, 160, 5, 512, 8, 12, 128, 10_000, 5_000, 4e-4, 64, 4_000, 2e-4, 20),
 }
 
 
-def settings(size: Size, variant: Variant, seed: int, *, base: Path | None, stored: str | None) -> TrainSettings:
-    """Of a variant's run; without `base`, of the run that makes it.
-
-    Args:
-        base: weights to start from.
-        stored: place of latents and contexts that were computed before.
-    """
-    first = base is None
-    steps = size.base_steps if first else size.steps
+def settings(size: Size, course: Course, variant: Variant, seed: int, *, base: Path | None) -> TrainSettings:
+    """Of a run from the weights of `base`, or from nothing."""
+    pairs = course == "pairs"
+    steps = {"words": size.words_steps, "single": size.single_steps, "pairs": size.steps}[course]
+    batch = size.batch if pairs else size.base_batch
     chosen: dict[str, Any] = {
         "seed": seed,
         "steps": steps,
-        "batch": size.batch,
+        "batch": batch,
         "model": {
             "dim": size.dim,
             "ffn_dim": 4 * size.dim,
@@ -113,8 +116,11 @@ def settings(size: Size, variant: Variant, seed: int, *, base: Path | None, stor
             "csam": variant.csam,
             "mcam_ratio": variant.mcam_ratio,
             "init": None if base is None else str(base),
+            # The other start makes references at equal places easy to see: only without R2PE are all of them there.
+            "start": "wan",
         },
-        "text": {"max_tokens": 80},
+        # Just enough for every caption: padding is attended as in Wan2.1, and the less of it there is, the better.
+        "text": {"max_tokens": 56},
         "data": {
             "height": size.height,
             "width": size.width,
@@ -122,17 +128,16 @@ def settings(size: Size, variant: Variant, seed: int, *, base: Path | None, stor
             "fps": FPS,
             "body_share": 0,
             "text_dropout": 0,
+            "reference_dropout": 1 if course == "words" else 0,
         },
-        "stored": {"place": stored},
         "optimizer": {
-            "lr": size.base_lr if first else size.lr,
-            "warmup_steps": max(1, steps // (30 if first else 10)),
+            "lr": size.lr if pairs else size.base_lr,
+            "warmup_steps": max(1, steps // 10),
             "ema_decay": 0.98,
-            # A base can be stopped, or go on, at any step.
-            "schedule": "constant" if first else "cosine",
+            "schedule": "cosine" if pairs else "constant",
         },
-        "validation": {"every_steps": steps, "samples": size.batch},
-        "checkpoint": {"every_steps": min(steps, 100), "keep": 1},
+        "validation": {"every_steps": steps, "samples": batch},
+        "checkpoint": {"every_steps": min(steps, 200), "keep": 1},
         "sampling": {"steps": size.sampling_steps, "shift": 5, "guidance": 1},
     }
     return TrainSettings.model_validate(chosen)
@@ -147,12 +152,14 @@ class Asked:
 
     Attributes:
         sample: as it goes into the dataset.
-        expected: colours of each subject.
+        words: the caption with the colours that the sample's own leaves out.
+        expected: colours of each person, from left to right.
         true: its true picture, RGB uint8 at the size of the experiment. background: the same without people.
         exchanged: the same with each person in the next one's garment.
     """
 
     sample: Sample
+    words: str
     expected: Colours
     true: Image
     background: Image
@@ -163,10 +170,29 @@ class Asked:
         return len(self.expected)
 
 
+def captioned_clips(size: Size) -> Iterator[Sample]:
+    """What the base learns words from: clips of two and of three people by turns, captions with colours."""
+    return (_sample(stage(WORDS, number), size, "train") for number in range(size.clips))
+
+
+def single_references(size: Size) -> Iterator[Sample]:
+    """What the base learns to look at a reference from: a person alone, by turns with a face or a garment to look at.
+
+    One reference has the next time index and no offset under every variant, so none has an advantage from it.
+    """
+    for number in range(size.clips):
+        told = _of_references(_sample(_alone(number), size, "train"))
+        (subject,) = told.pair.subjects
+        garment = subject.attributes[0].model_copy(update={"entity": subject.face.entity, "kind": subject.face.kind})
+        shown = subject.model_copy(update={"face": garment if number % 2 else subject.face, "attributes": ()})
+        pair = told.pair.model_copy(update={"subjects": (shown,)})
+        yield Sample(pair, _members(pair, told.members))
+
+
 def training_samples(size: Size) -> Iterator[Sample]:
     """Pairs of two and of three people by turns; see `stage`."""
     for number in range(size.pairs):
-        yield _sample(stage(TRAINING, number), size, "train")
+        yield _of_references(_sample(stage(TRAINING, number), size, "train"))
 
 
 def held_out(size: Size) -> list[Asked]:
@@ -188,34 +214,40 @@ def held_out(size: Size) -> list[Asked]:
 def stage(seed: int, number: int) -> Script:
     """A shot in which people stand where they always do, so that who shows which colours is all there is to learn.
 
-    Two or three of the cast stand at rest, named from left to right, each in a garment and half of them with a bag or a
-    scarf: the number of references does not tell whose they are. Places are six. Nobody wears a hat, which would hide
-    the hair that a face is known by.
+    Two or three of the cast stand at rest, seen from the hips up, named from left to right, each in a garment and half
+    of them with a scarf: the number of references does not tell whose they are. Places are six. Nobody wears a
+    hat, which would hide the hair that a face is known by.
     """
     draw = np.random.default_rng((seed, number))
     people = 2 + number % 2
-    actors = tuple(
-        Actor(
-            person=_dressed(int(who), draw),
-            x=(i + 0.5) / people,
-            y=0.14,
-            head=0.31 - 0.03 * (people - 1),
-            speed=0,
-            phase=0,
-            bag_side=1,
-        )
-        for i, who in enumerate(draw.choice(CAST, size=people, replace=False))
-    )
+    who = draw.choice(CAST, size=people, replace=False)
+    actors = [_actor(_dressed(int(one), draw), (i + 0.5) / people) for i, one in enumerate(who)]
     place = PLACES[int(draw.integers(len(PLACES)))]
+    return _script(seed, number, actors, place, SIDES[people])
+
+
+def _alone(number: int) -> Script:
+    """One of the people that a stage has, where it stands there."""
+    shot = stage(SINGLE, number).shots[0]
+    people = len(shot.actors)
+    who = int(np.random.default_rng((SINGLE, number, 1)).integers(people))
+    return _script(SINGLE, number, [shot.actors[who]], shot.place, [SIDES[people][who]])
+
+
+def _actor(person: Person, x: float) -> Actor:
+    return Actor(person=person, x=x, y=TOP, head=HEAD, speed=0, phase=0, bag_side=1)
+
+
+def _script(seed: int, number: int, actors: Sequence[Actor], place: Place, sides: Sequence[str]) -> Script:
     shot = Shot(
         frames=_FRAMES,
         dissolve=0,
         place=place,
         place_seed=0,
-        actors=actors,
-        depth=tuple(range(people)),
+        actors=tuple(actors),
+        depth=tuple(range(len(actors))),
         objects=(),
-        caption=_told(actors, place, draw),
+        caption=_told([actor.person for actor in actors], place, sides),
         hard=(),
     )
     return Script(seed=seed, number=number, shots=(shot,))
@@ -223,31 +255,74 @@ def stage(seed: int, number: int) -> Script:
 
 def _dressed(who: int, draw: np.random.Generator) -> Person:
     person = dressed(identity(who), draw)
-    kind: Accessory = "bag" if draw.random() < 0.5 else "scarf"
-    held = (Worn(kind=kind, colour=str(draw.choice(tuple(COLOURS)))),) if draw.random() < 0.5 else ()
-    return person.model_copy(update={"accessories": held})
+    scarf = Worn(kind="scarf", colour=str(draw.choice(tuple(COLOURS))))
+    return person.model_copy(update={"accessories": (scarf,) if draw.random() < 0.5 else ()})
 
 
-def _told(actors: tuple[Actor, ...], place: Place, draw: np.random.Generator) -> Caption:
-    """A caption that names people from left to right, as three of four do."""
-    while True:
-        told = caption([actor.person for actor in actors], (), place, draw)
-        if told.order == tuple(range(len(actors))):
-            return told
+def _told(people: Sequence[Person], place: Place, sides: Sequence[str]) -> Caption:
+    """Who stands where in what. No article stands before a colour, so that it can be left out."""
+    text = Writer()
+    named: list[Named] = []
+    for number, (person, side) in enumerate(zip(people, sides, strict=True)):
+        text.add(", a " if number else "A ")
+        noun = text.phrase(f"{person.identity.noun} {'in' if side == 'middle' else 'on'} the {side}")
+        owner = "his" if person.identity.noun == "man" else "her"
+        worn: list[Phrase] = []
+        for item in (person.top, *person.accessories):
+            text.add(f" {'with' if worn else 'in'} {owner} ")
+            worn.append(text.phrase(item.phrase))
+        named.append(Named(noun=noun, attributes=tuple(worn)))
+    text.add(", at the ")
+    background = text.phrase(place)
+    text.add(".")
+    order = tuple(range(len(people)))
+    return Caption(text=text.text, people=tuple(named), order=order, objects=(), background=background)
+
+
+def without_colours(pair: Pair) -> Pair:
+    """The pair, its caption naming what everybody wears and no colour of it."""
+    text, end = Writer(), 0
+    spans = {phrase.span for phrase in (r.phrase for r in pair.references) if phrase.span is not None}
+    told: dict[Span, Phrase] = {}
+    for span in sorted(spans):
+        text.add(pair.caption[end : span.start])
+        first, _, rest = span.of(pair.caption).partition(" ")
+        told[span] = text.phrase(rest if first in COLOURS else span.of(pair.caption))
+        end = span.end
+    text.add(pair.caption[end:])
+
+    def retold(reference: Reference) -> Reference:
+        assert reference.phrase.span is not None, "Pair refuses a reference without a span"
+        return reference.model_copy(update={"phrase": told[reference.phrase.span]})
+
+    subjects = tuple(
+        subject.model_copy(
+            update={
+                "face": retold(subject.face),
+                "noun": retold(subject.face).phrase,
+                "attributes": tuple(map(retold, subject.attributes)),
+            }
+        )
+        for subject in pair.subjects
+    )
+    background = None if pair.background is None else retold(pair.background)
+    found = pair.model_copy(update={"caption": text.text, "subjects": subjects, "background": background})
+    return Pair.model_validate(found.model_dump())
 
 
 def _sample(made: Script, size: Size, split: str) -> Sample:
-    """The pair with what is worn as its attributes; hair is seen with the face."""
+    """The pair with faces and what is worn as its references; its place is told by words."""
     found = sample(VideoTruth.of(made), 0, frames=size.frames)
     assert found is not None, "all of a stage is in view"
-    subjects = tuple(
-        subject.model_copy(
-            update={"attributes": tuple(a for a in subject.attributes if "hair" not in a.phrase.text), "body": None}
-        )
-        for subject in found.pair.subjects
-    )
-    pair = found.pair.model_copy(update={"split": split, "subjects": subjects, "relations": ()})
+    subjects = tuple(subject.model_copy(update={"body": None}) for subject in found.pair.subjects)
+    pair = found.pair.model_copy(update={"split": split, "subjects": subjects, "background": None, "relations": ()})
     return Sample(pair, _members(pair, found.members))
+
+
+def _of_references(told: Sample) -> Sample:
+    """Without words for what references show: who would know a shirt's colour from the caption need not look at it."""
+    pair = without_colours(told.pair)
+    return Sample(pair, {**told.members, "json": pair.to_json().encode()})
 
 
 def _members(pair: Pair, members: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -261,12 +336,19 @@ def _asked(made: Script, size: Size) -> Asked | None:
     _, first, frames = window(VideoTruth.of(made), 0, size.frames)
     middle, shot = first + frames // 2, made.shots[0]
     true = _scaled(drawing.frame(made, middle), size)
-    expected = expected_colours(made, middle, shot.caption.order, true)
+    expected = expected_colours(made, middle, range(len(shot.actors)), true)
     if not are_distinct(expected):
         return None
     background = _scaled(empty(shot.place, shot.place_seed, made.width, made.height), size)
     exchanged = _scaled(drawing.frame(_exchanged(made), middle), size)
-    return Asked(_sample(made, size, "val"), expected, true, background, exchanged)
+    return Asked(
+        sample=_of_references(_sample(made, size, "val")),
+        words=shot.caption.text,
+        expected=expected,
+        true=true,
+        background=background,
+        exchanged=exchanged,
+    )
 
 
 def _exchanged(made: Script) -> Script:

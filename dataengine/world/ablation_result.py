@@ -19,17 +19,25 @@ from dataengine.world.ablation_reading import Reading
 RESAMPLES = 4000
 LEVEL = 0.95
 
-Measure = Literal["binding", "binding of two", "binding of three", "shown", "identity", "garments", "background"]
+Measure = Literal[
+    "binding", "of two", "of three", "preferred", "rise", "placed", "shown", "identity", "garments", "background"
+]
 _MEASURES: Mapping[Measure, Callable[[Reading], tuple[float, float]]] = {
     "binding": lambda r: (r.bound, r.subjects),
-    "binding of two": lambda r: (r.bound, r.subjects) if r.subjects == 2 else (0, 0),
-    "binding of three": lambda r: (r.bound, r.subjects) if r.subjects == 3 else (0, 0),
+    "of two": lambda r: (r.bound, r.subjects) if r.subjects == 2 else (0, 0),
+    "of three": lambda r: (r.bound, r.subjects) if r.subjects == 3 else (0, 0),
+    "preferred": lambda r: (0, 0) if r.rise is None else (r.rise > 0, 1),
+    "rise": lambda r: (0, 0) if r.rise is None else (r.rise, 1),
+    "placed": lambda r: (r.placed, r.subjects),
     "shown": lambda r: (r.shown, r.subjects),
     "identity": lambda r: (r.faces, r.subjects),
     "garments": lambda r: (r.garments, r.subjects),
     "background": lambda r: (r.background, 1),
 }
-"""By name, how much of a reading counts, of how much; see `ablation_reading.Reading`."""
+"""By name, how much of a reading counts, of how much; see `ablation_reading.Reading`. The first three: binding."""
+
+COMPARED: tuple[Measure, ...] = ("binding", "rise")
+"""Measures in which variants are compared with each other."""
 
 
 class Share(Record):
@@ -53,8 +61,9 @@ class Row(Record):
 
 
 class Step(Record):
-    """By how much binding changes from one variant to another, in the same pairs."""
+    """By how much a measure changes from one variant to another, in the same pairs."""
 
+    measure: Measure
     before: str
     after: str
     change: float
@@ -73,6 +82,7 @@ class Ablation(Record):
     rows: tuple[Row, ...]
     steps_between: tuple[Step, ...] = Field(description="each variant against the one before it, and against the first")
     rank_correlation: float = Field(description="Spearman's, of binding and the paper's ArcSim over the variants")
+    rise_rank_correlation: float = Field(description="the same of `rise`")
     cpu_minutes: float = Field(description="of training, generation and reading, all runs")
 
     def row(self, name: str) -> Row:
@@ -96,7 +106,11 @@ def summed_up(
     by_name = {readings.name: readings for readings in found}
     order = [by_name[variant.name] for variant in VARIANTS]
     pairs = [*pairwise(order), *((order[0], after) for after in order[2:])]
-    binding = [next(row for row in rows if row.name == v.name).share("binding").value for v in VARIANTS]
+
+    def correlation(measure: Measure) -> float:
+        values = [next(row for row in rows if row.name == v.name).share(measure).value for v in VARIANTS]
+        return _spearman(values, ARC_SIM)
+
     return Ablation(
         size=size,
         seeds=tuple(seeds),
@@ -104,8 +118,9 @@ def summed_up(
         base_steps=base_steps,
         steps=steps,
         rows=rows,
-        steps_between=tuple(_step(before, after) for before, after in pairs),
-        rank_correlation=_spearman(binding, ARC_SIM),
+        steps_between=tuple(_step(measure, *pair) for measure in COMPARED for pair in pairs),
+        rank_correlation=correlation("binding"),
+        rise_rank_correlation=correlation("rise"),
         cpu_minutes=round(cpu_minutes, 1),
     )
 
@@ -120,14 +135,19 @@ def _row(readings: Readings) -> Row:
     return Row(name=readings.name, runs=len(readings.runs) if readings.trained else 0, shares=tuple(shares))
 
 
-def _step(before: Readings, after: Readings) -> Step:
+def _step(measure: Measure, before: Readings, after: Readings) -> Step:
     """The change, with the same pairs and seeds drawn on both sides."""
-    one, other = _counted(before, "binding"), _counted(after, "binding")
+    one, other = _counted(before, measure), _counted(after, measure)
     resampled = _resampled(other) - _resampled(one)
     low, high = np.quantile(resampled, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)).tolist()
     change = _value(other.sum(axis=(0, 1))) - _value(one.sum(axis=(0, 1)))
     return Step(
-        before=before.name, after=after.name, change=round(float(change), 4), low=round(low, 4), high=round(high, 4)
+        measure=measure,
+        before=before.name,
+        after=after.name,
+        change=round(float(change), 4),
+        low=round(low, 4),
+        high=round(high, 4),
     )
 
 

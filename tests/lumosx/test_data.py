@@ -324,10 +324,14 @@ def test_dropped_text_keeps_the_phrase_positions(samples: PairDataset, encoder: 
 
 
 def test_an_example_without_references(samples: PairDataset, encoder: BatchEncoder) -> None:
-    settings = SETTINGS.model_copy(update={"reference_dropout": 0.999})
-    batch, _ = encoder.encode(take(samples, 1, settings))
-    assert batch.references == [None]
-    assert batch.structures[0].group_count == 0
+    settings = SETTINGS.model_copy(update={"reference_dropout": 1.0})
+    (drawn,) = take(samples, 1, settings)
+    plain = ExampleMaker(samples, settings, seed=0).plain(0)
+    batch, _ = encoder.encode([drawn, plain])
+    assert batch.references == [None, None]
+    assert [structure.group_count for structure in batch.structures] == [0, 0]
+    often = SETTINGS.model_copy(update={"reference_dropout": 0.999})
+    assert len(ExampleMaker(samples, often, seed=0).plain(0).references), "validation leaves nothing to chance"
 
 
 def test_bad_samples_are_refused_with_their_reason(make_sample: Any, encoder: BatchEncoder) -> None:

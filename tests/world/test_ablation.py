@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataengine.lumosx.data import bind
+from dataengine.lumosx.structure import Reference, SampleStructure
 from dataengine.lumosx.text import open_tokenizer
 from dataengine.world.ablation import (
     ARC_SIM,
@@ -16,16 +18,21 @@ from dataengine.world.ablation import (
     SIZES,
     TRAINING,
     VARIANTS,
+    WORDS,
     Asked,
     Size,
+    captioned_clips,
     held_out,
     settings,
+    single_references,
     stage,
     training_samples,
 )
-from dataengine.world.cast import GARMENTS
+from dataengine.world.ablation_reading import HEAD, TOP
+from dataengine.world.cast import COLOURS, GARMENTS
+from dataengine.world.wording import SIDES
 
-TINY = replace(SIZES["small"], pairs=6, held_out=4, frames=1)
+TINY = replace(SIZES["small"], clips=4, pairs=8, held_out=8)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +48,7 @@ def test_each_variant_has_the_parts_of_the_one_before_and_one_more() -> None:
 
 
 def test_runs_of_a_seed_differ_in_the_relational_parts_alone() -> None:
-    found = [settings(TINY, v, 1, base=Path("base.safetensors"), stored="s").model_dump() for v in VARIANTS]
+    found = [settings(TINY, "pairs", v, 1, base=Path("base.safetensors")).model_dump() for v in VARIANTS]
     models = [run.pop("model") for run in found]
     assert all(run == found[0] for run in found)
     switches = ("r2pe", "csam", "mcam_ratio")
@@ -51,9 +58,32 @@ def test_runs_of_a_seed_differ_in_the_relational_parts_alone() -> None:
     assert all(model == models[0] for model in models)
 
 
-def test_the_base_has_no_relational_part_and_begins_from_nothing() -> None:
-    base = settings(TINY, VARIANTS[0], 0, base=None, stored=None)
-    assert base.model.init is None and not base.model.r2pe and not base.model.csam and base.model.mcam_ratio == 0
+def test_the_base_begins_from_nothing_with_words_and_sees_references_only_then() -> None:
+    words = settings(TINY, "words", VARIANTS[0], 0, base=None)
+    single = settings(TINY, "single", VARIANTS[0], 0, base=Path("words.safetensors"))
+    pairs = settings(TINY, "pairs", VARIANTS[0], 0, base=Path("base.safetensors"))
+    assert words.model.init is None and [run.data.reference_dropout for run in (words, single, pairs)] == [1, 0, 0]
+    for base in (words, single):
+        assert not base.model.r2pe and not base.model.csam and base.model.mcam_ratio == 0
+    assert [run.steps for run in (words, single, pairs)] == [TINY.words_steps, TINY.single_steps, TINY.steps]
+
+
+def test_captions_of_the_base_name_colours() -> None:
+    clips = list(captioned_clips(TINY))
+    assert len(clips) == TINY.clips
+    assert all(any(f" {colour} " in clip.pair.caption for colour in COLOURS) for clip in clips)
+
+
+def test_a_single_reference_is_placed_alike_by_every_variant_and_shows_a_face_or_a_garment() -> None:
+    clips = list(single_references(TINY))
+    for number, clip in enumerate(clips):
+        (reference,) = clip.pair.references
+        assert reference.phrase.text.split()[-1] in (GARMENTS if number % 2 else SIDES[3])
+        assert set(clip.members) == {"mp4", "json", reference.member} | {m for m in [reference.mask_member] if m}
+        assert not any(f" {colour} " in clip.pair.caption for colour in COLOURS)
+        bindings, groups = bind(clip.pair, bodies=False)
+        structure = SampleStructure(1, (3, 5), tuple(Reference(b.kind, (1,), b.group) for b in bindings), groups)
+        assert structure.frame_offsets(r2pe=True) == structure.frame_offsets(r2pe=False)
 
 
 def test_training_pairs_show_two_and_three_people_in_what_they_wear() -> None:
@@ -61,10 +91,10 @@ def test_training_pairs_show_two_and_three_people_in_what_they_wear() -> None:
     assert len({sample.pair.key for sample in made}) == TINY.pairs
     for sample in made:
         pair = sample.pair
-        assert pair.split == "train" and pair.frames == TINY.frames and not pair.objects and pair.background is not None
+        assert pair.split == "train" and pair.frames == TINY.frames and not pair.objects and pair.background is None
         for subject in pair.subjects:
             garment, *held = (attribute.phrase.text.split()[-1] for attribute in subject.attributes)
-            assert garment in GARMENTS and held in ([], ["bag"], ["scarf"])
+            assert garment in GARMENTS and held in ([], ["scarf"])
         named = {m for r in pair.references for m in (r.member, r.mask_member) if m}
         assert set(sample.members) == named | {"mp4", "json"}
     assert [len(sample.pair.subjects) for sample in made] == [2, 3] * (TINY.pairs // 2)
@@ -73,16 +103,29 @@ def test_training_pairs_show_two_and_three_people_in_what_they_wear() -> None:
 
 
 def test_the_number_of_references_does_not_tell_whose_they_are() -> None:
-    people = [a.person for number in range(200) for a in stage(TRAINING, number).shots[0].actors]
-    assert 0.4 < np.mean([bool(person.accessories) for person in people]) < 0.6
-    for number in range(40):
-        shot = stage(TRAINING, number).shots[0]
-        assert shot.caption.order == tuple(range(2 + number % 2))
-        assert [actor.x for actor in shot.actors] == [(i + 0.5) / (2 + number % 2) for i in range(2 + number % 2)]
+    shots = [stage(TRAINING, number).shots[0] for number in range(200)]
+    assert 0.4 < np.mean([bool(a.person.accessories) for shot in shots for a in shot.actors]) < 0.6
+    for shot in shots:
+        people = len(shot.actors)
+        assert shot.caption.order == tuple(range(people))
+        assert [actor.x for actor in shot.actors] == [(i + 0.5) / people for i in range(people)]
+        assert [named.noun.text.split()[-1] for named in shot.caption.people] == list(SIDES[people])
+
+
+def test_captions_of_pairs_leave_colours_to_references_and_keep_their_ties() -> None:
+    for number, sample in enumerate(training_samples(TINY)):
+        full = stage(TRAINING, number).shots[0].caption
+        for subject, named in zip(sample.pair.subjects, full.people, strict=True):
+            assert subject.face.phrase.text == subject.noun.text == named.noun.text
+            for attribute, phrase in zip(subject.attributes, named.attributes, strict=True):
+                colour, _, rest = phrase.text.partition(" ")
+                assert attribute.phrase.text == rest and f" {colour} " not in sample.pair.caption
+                assert attribute.phrase.span is not None
+                assert attribute.phrase.span.of(sample.pair.caption) == rest
 
 
 def test_held_out_pairs_are_of_two_and_of_three_and_in_no_training_pair(asked: list[Asked]) -> None:
-    assert sorted(one.subjects for one in asked) == [2, 2, 3, 3]
+    assert sorted(one.subjects for one in asked) == [2, 2, 2, 2, 3, 3, 3, 3]
     trained = {sample.pair.clip.source_id for sample in training_samples(TINY)}
     for one in asked:
         assert one.sample.pair.split == "val" and one.sample.pair.clip.source_id not in trained
@@ -94,7 +137,7 @@ def test_exchanging_changes_garments_and_nothing_else(asked: list[Asked]) -> Non
     for one in asked:
         changed = np.abs(one.true.astype(int) - one.exchanged).max(axis=2) > 8
         assert 0.02 < changed.mean() < 0.5
-        assert not changed[: round(0.3 * TINY.height)].any(), "faces stay"
+        assert not changed[: round((TOP + HEAD) * TINY.height) - 1].any(), "faces stay"
 
 
 def test_the_large_size_is_larger() -> None:
@@ -106,7 +149,7 @@ def test_the_large_size_is_larger() -> None:
 
 def test_no_caption_is_cut() -> None:
     tokenizer = open_tokenizer("minilm")
-    limit = settings(TINY, VARIANTS[0], 0, base=None, stored=None).text.max_tokens
-    for seed in (TRAINING, HELD_OUT):
+    limit = settings(TINY, "words", VARIANTS[0], 0, base=None).text.max_tokens
+    for seed in (WORDS, TRAINING, HELD_OUT):
         captions = [stage(seed, number).shots[0].caption.text for number in range(600)]
         assert max(len(tokenizer(text)["input_ids"]) for text in captions) <= limit

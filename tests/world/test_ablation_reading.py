@@ -10,7 +10,7 @@ import pytest
 from dataengine.world.ablation import SIZES, Asked, held_out
 from dataengine.world.ablation_reading import SAME_COLOUR, Reading, are_distinct, read
 
-SIZE = replace(SIZES["small"], held_out=12, height=96, width=160, frames=1)
+SIZE = replace(SIZES["small"], held_out=12, height=96, width=160)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def share(found: list[Reading], name: str) -> float:
 
 def test_true_pictures_are_read_right(asked: list[Asked]) -> None:
     found = [read(one.true, one.expected, one.background) for one in asked]
-    for name in ("bound", "shown", "faces", "garments"):
+    for name in ("bound", "placed", "shown", "faces", "garments"):
         assert share(found, name) >= 0.95
     assert min(reading.background for reading in found) > 0.9
 
@@ -39,6 +39,7 @@ def test_it_does_not_matter_who_stands_where(asked: list[Asked]) -> None:
     """The mirrored picture has everybody on the other side."""
     mirrored = [read(one.true[:, ::-1].copy(), one.expected, one.background) for one in asked]
     assert share(mirrored, "bound") >= 0.95 and share(mirrored, "shown") >= 0.95
+    assert share(mirrored, "placed") == pytest.approx(0.2, abs=0.02), "only who stands in the middle of three"
     others = [read(one.true, one.expected[::-1].copy(), one.background) for one in asked]
     assert share(others, "bound") >= 0.95, "nor in which order subjects come"
 

@@ -10,7 +10,16 @@ from dataengine.world.ablation_result import Ablation, Readings, summed_up
 
 
 def reading(subjects: int, bound: int) -> Reading:
-    return Reading(subjects, bound, bound, bound, subjects, 0.5)
+    return Reading(
+        subjects=subjects,
+        bound=bound,
+        placed=1,
+        shown=bound,
+        faces=bound,
+        garments=subjects,
+        background=0.5,
+        rise=0.1 if bound else -0.3,
+    )
 
 
 def runs(bound_of_three: int, seeds: int = 3, pairs: int = 30) -> list[list[Reading]]:
@@ -27,13 +36,15 @@ def test_shares_are_of_people_and_by_their_number() -> None:
     row = made([0, 1, 1, 1, 3, 2]).row("+MCAM r=0.5")
     assert row.runs == 3
     assert row.share("binding").value == pytest.approx((15 * 3 + 15) / (15 * 3 + 15 * 2))
-    assert (row.share("binding of two").value, row.share("binding of three").value) == (0.5, 1.0)
+    assert (row.share("of two").value, row.share("of three").value) == (0.5, 1.0)
+    assert row.share("preferred").value == 1 and row.share("rise").value == pytest.approx(0.1)
+    assert row.share("placed").value == pytest.approx(30 / 75)
     assert row.share("garments").value == 1.0 and row.share("background").value == 0.5
 
 
 def test_what_is_certain_has_no_interval_and_what_is_not_has_one() -> None:
     row = made([0, 1, 1, 1, 3, 2]).row("none")
-    two, all_ = row.share("binding of two"), row.share("binding")
+    two, all_ = row.share("of two"), row.share("binding")
     assert two.low == two.value == two.high
     assert all_.low < all_.value < all_.high
 
@@ -51,7 +62,8 @@ def test_seeds_count_for_the_interval_as_pairs_do() -> None:
 
 def test_changes_are_within_the_same_pairs() -> None:
     found = made([0, 1, 1, 1, 3, 2])
-    change = {(step.before, step.after): step for step in found.steps_between}
+    change = {(step.before, step.after): step for step in found.steps_between if step.measure == "binding"}
+    assert len(found.steps_between) == 2 * len(change)
     assert change["+R2PE", "+CSAM"].change == change["+R2PE", "+CSAM"].low == change["+R2PE", "+CSAM"].high == 0
     gained = change["none", "+MCAM r=0.5"]
     assert gained.low > 0 and gained.change == pytest.approx(45 / 75)
