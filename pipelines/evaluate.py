@@ -83,7 +83,11 @@ def _people(store: Store, truths: Mapping[str, VideoTruth]) -> list[Recognised]:
         times = [known.clip.start_s + share * known.clip.seconds for share in STILL_POSITIONS]
         faces = known.faces()
         for person in known.pictures.people:
-            seen = tuple(whose_face(truths[name], times[face.still], face.box) for face in person.faces)
+            # In a dissolve two shots are seen, and nobody can say whose a face is.
+            clear = [face for face in person.faces if truths[name].at(times[face.still]) is not None]
+            if not clear:
+                continue
+            seen = tuple(whose_face(truths[name], times[face.still], face.box) for face in clear)
             found.append(Recognised(name, seen, None))
             clips.append(known.clip.clip_id)
             embeddings.append(faces[person.index])

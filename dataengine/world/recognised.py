@@ -16,7 +16,7 @@ class Recognised(NamedTuple):
 
     Attributes:
         video: file name.
-        seen: whose face each sighting really shows; None where it shows nobody's.
+        seen: whose face each sighting outside of dissolves really shows, one at least; None where it shows nobody's.
         group: the person of the corpus that it was taken for; None without embeddings.
     """
 
