@@ -108,7 +108,7 @@ accuracy: setup ## The production profile, on tiny checkpoints, against the trut
 	$(BIN)/dataengine evaluate $(ACCURACY)/shards --truth $(ACCURACY)/world
 
 ABLATION := runs/ablation
-ablation: setup ## Train a small DiT with and without each relational part, and measure who wears what; half an hour of one core
+ablation: setup ## Train a small DiT with and without each relational part, and measure who wears what; an hour of one core
 	OMP_NUM_THREADS=1 $(BIN)/dataengine world ablate --output $(ABLATION) --size $(if $(HAS_GPU),large,small)
 
 SEED ?= 7

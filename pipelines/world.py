@@ -124,7 +124,7 @@ def pairs(
 @world_app.command()
 def ablate(
     output: Annotated[Path, typer.Option(help="Folder of the experiment; an earlier one goes on where it stopped.")],
-    size: Annotated[str, typer.Option(help="small: half an hour of one CPU core; large: a GPU.")] = "small",
+    size: Annotated[str, typer.Option(help="small: an hour of one CPU core; large: a GPU.")] = "small",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 3,
     steps: Annotated[int, typer.Option(min=0, help="Of every variant; 0: as the size has it.")] = 0,
 ) -> None:
